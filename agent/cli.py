@@ -1,0 +1,303 @@
+"""`learnpack-agent`: arguments → calls, errors → one line and an exit code.
+
+Exit codes: 0 well, 1 failure, 2 usage, 69 nothing there to show, 73 cannot create, 75 already running for this
+course, 77 permission, 78 configuration (also: no such course, a broken learn.json).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .config import LOG_LEVELS, Config, ConfigError, course_state_dir, load_config
+
+if TYPE_CHECKING:
+    from .core.course import Course
+    from .store.journal import Journal, Record
+
+FAILURE, USAGE, UNAVAILABLE, CANNOT_CREATE, ALREADY_RUNNING, PERMISSION, CONFIGURATION = 1, 2, 69, 73, 75, 77, 78
+
+_DESCRIPTION = """\
+Watches one LearnPack course directory and writes down what the student does there: steps opened, programs run,
+tests passed.  LearnPack does not have to call it, and terminal work is seen too.  Nothing leaves this machine.
+"""
+
+_EPILOG = """\
+first steps:
+  learnpack-agent demo                 see it work, in a temporary course
+  learnpack-agent run ~/my-course      watch a course (what systemd and launchd start; Ctrl-C ends it)
+  learnpack-agent status ~/my-course   where the student is, and whether everything can be seen
+"""
+
+
+class _Failed(Exception):
+    """An error that the user can do something about: exit code and one line."""
+
+    def __init__(self, code: int, line: str) -> None:
+        super().__init__(line)
+        self.code = code
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    options = common.add_argument_group("options of all commands")
+    options.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="where journals are kept, one directory per course"
+        " (default: $LEARNPACK_AGENT_STATE_DIR, $STATE_DIRECTORY, or the XDG state home)",
+    )
+    options.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="a config.toml to read")
+    options.add_argument(
+        "--log-level", choices=LOG_LEVELS, default=argparse.SUPPRESS, help="how much is logged to stderr"
+    )
+    options.add_argument("--version", action="version", version=f"learnpack-agent {__version__}")
+
+    parser = argparse.ArgumentParser(
+        prog="learnpack-agent",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, function: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, parents=[common], help=words, description=words)
+        sub.set_defaults(function=function)
+        return sub
+
+    def course_argument(sub: argparse.ArgumentParser, *, optional: bool) -> None:
+        words = "the course, or any directory inside it"
+        if optional:
+            sub.add_argument("course", metavar="COURSE_DIR", nargs="?", default=".", help=f"{words} (default: here)")
+        else:
+            sub.add_argument("course", metavar="COURSE_DIR", help=words)
+
+    sub = command("run", _run, "watch a course, in the foreground, until SIGTERM or Ctrl-C")
+    course_argument(sub, optional=True)
+    sub.add_argument("--record", metavar="TRACE", help="also write every observation to this file (for `replay`)")
+
+    command("demo", _demo, "a small course, a scripted student, the real agent: shows what it concludes, in 20 s")
+
+    sub = command("status", _status, "what is watched, what can't be seen, and how far the student is")
+    course_argument(sub, optional=True)
+    sub.add_argument("--json", action="store_true", help="one JSON object")
+
+    sub = command("events", _events, "what the student did, one line each, oldest first")
+    course_argument(sub, optional=True)
+    sub.add_argument("--follow", action="store_true", help="go on as new events are concluded")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line, as `export` writes them")
+
+    sub = command("explain", _explain, "why one event is believed: the observations behind it")
+    course_argument(sub, optional=False)
+    sub.add_argument("event", metavar="EVENT_ID", help="an event's id or number, as `events` shows it")
+
+    sub = command("export", _export, "all events, everything decoded, for other programs")
+    course_argument(sub, optional=True)
+    sub.add_argument("--format", choices=["jsonl"], required=True, help="jsonl: one JSON object a line, oldest first")
+    sub.add_argument("--output", metavar="FILE", help="write here (mode 0600) and not to stdout")
+
+    sub = command("replay", _replay, "put recorded observations (`run --record`) through the inference again")
+    sub.add_argument("trace", metavar="TRACE", help="the recording")
+    sub.add_argument("--course", metavar="COURSE_DIR", help="take this course in the place of the recorded one")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.function(arguments)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _say(CONFIGURATION, str(error))
+    except _Failed as error:
+        return _say(error.code, str(error))
+    except BrokenPipeError:
+        # Whoever read our output went away (`| head`): no failure, and nothing more to print at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except PermissionError as error:
+        return _say(PERMISSION, f"{error.filename or 'permission'}: {error.strerror}")
+    except OSError as error:
+        return _say(CANNOT_CREATE, f"{error.filename or 'error'}: {error.strerror or error}")
+    return code
+
+
+def _say(code: int, line: str) -> int:
+    print(f"learnpack-agent: {_one_line(line)}", file=sys.stderr)
+    return code
+
+
+def _one_line(text: str) -> str:
+    """A line that any terminal can show: undecodable bytes and line breaks of file names are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    given = {name: getattr(arguments, name, None) for name in ("state_dir", "log_level")}
+    return load_config(file=getattr(arguments, "config", None), environment=os.environ, arguments=given)
+
+
+def _course(directory: str) -> Course:
+    """The course that holds this directory; 77 or 78 with one line where there is none."""
+    from .sensors.course import CourseError, find_course, read_course
+
+    try:
+        return read_course(find_course(directory))
+    except CourseError as error:
+        raise _Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
+
+
+def _journal(arguments: argparse.Namespace, course: Course) -> tuple[Journal, str]:
+    from .store.journal import Journal, JournalError
+
+    directory = course_state_dir(_config(arguments), course.root)
+    try:
+        return Journal.open(directory, create=False, read_only=True), directory
+    except JournalError as error:
+        raise _Failed(UNAVAILABLE, str(error)) from None
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .sensors.course import CourseError
+    from .service import run
+    from .store.journal import JournalError
+    from .store.lock import AlreadyRunning
+
+    config = _config(arguments)
+    _log_to_stderr(config.log_level)
+    course = _course(arguments.course)
+    try:
+        run(course.root, config, arguments.record)
+    except CourseError as error:
+        raise _Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
+    except AlreadyRunning as error:
+        raise _Failed(ALREADY_RUNNING, str(error)) from None
+    except JournalError as error:
+        raise _Failed(CANNOT_CREATE, str(error)) from None
+    return 0
+
+
+def _log_to_stderr(level: str) -> None:
+    """Log lines as the journal of systemd wants them (priority in front), and readable elsewhere."""
+    import logging
+
+    class Format(logging.Formatter):
+        priorities = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+
+        def format(self, record: logging.LogRecord) -> str:
+            line = _one_line(super().format(record))
+            if not under_systemd:
+                return line
+            return f"<{next(number for level, number in self.priorities if record.levelno >= level)}>{line}"
+
+    under_systemd = "JOURNAL_STREAM" in os.environ
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Format("%(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from .demo import demo
+
+    return demo()
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from .views import status_lines, status_of
+
+    course = _course(arguments.course)
+    journal, directory = _journal(arguments, course)
+    with journal:
+        status = status_of(course, journal, directory)
+    if arguments.json:
+        print(_json(status).decode())
+    else:
+        print("\n".join(map(_one_line, status_lines(status))))
+    return 0
+
+
+def _events(arguments: argparse.Namespace) -> int:
+    from .views import event_line
+
+    course = _course(arguments.course)
+    journal, _ = _journal(arguments, course)
+    with journal:
+        for record in _followed(journal) if arguments.follow else journal.records():
+            line = _public(record).decode() if arguments.json else _one_line(event_line(record))
+            print(line, flush=arguments.follow)
+    return 0
+
+
+def _followed(journal: Journal) -> Iterator[Record]:
+    """All records, and then those to come, for ever."""
+    import time
+
+    last = 0
+    while True:
+        for record in journal.records(after=last):
+            last = record.number
+            yield record
+        time.sleep(0.25)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from .views import explanation
+
+    course = _course(arguments.course)
+    journal, _ = _journal(arguments, course)
+    with journal:
+        for record in journal.records():
+            if arguments.event in (record.id, str(record.number)):
+                print("\n".join(map(_one_line, explanation(record))))
+                return 0
+    raise _Failed(FAILURE, f"no event {arguments.event} is recorded of {course.root}")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from .views import write_private
+
+    course = _course(arguments.course)
+    journal, _ = _journal(arguments, course)
+    with journal:
+        lines = (_public(record) + b"\n" for record in journal.records())
+        if arguments.output:
+            write_private(arguments.output, lines)
+        else:
+            for line in lines:
+                sys.stdout.buffer.write(line)
+    return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from .core.export import public
+    from .trace import TraceError, replay
+
+    course = _course(arguments.course) if arguments.course else None
+    try:
+        for number, event in enumerate(replay(arguments.trace, course), start=1):
+            print(_json(public(number, f"replay-{number}", event)).decode())
+    except TraceError as error:
+        raise _Failed(FAILURE, str(error)) from None
+    return 0
+
+
+def _public(record: Record) -> bytes:
+    from .core.export import public
+
+    return _json(public(record.number, record.id, record.event))
+
+
+def _json(plain: object) -> bytes:
+    import orjson
+
+    return orjson.dumps(plain)

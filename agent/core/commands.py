@@ -1,0 +1,486 @@
+"""What a command line means in a course: the purpose of a process, judged from its words alone.
+
+`purpose_of` reads a command as a person would: the program, its options, the first operand, and where that
+operand lies.  A step's own file makes it a run; `-c`, `-e`, `--version` and tools from outside the course do not
+(measured on the real commands: linters, formatters, language servers, REPLs).  Nothing here knows about parents
+and children: that several processes are one run is decided in `agent.core.processes`.  The tables of languages
+and tools are in `agent.core.runners`.
+
+Known to be weak: `cat app.py | python -` names no file and can't be decided; configuration that changes what a
+test tool collects is known for pytest and jest only as far as `Course` says.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .course import ENTRIES, Course, Step, is_test_file
+from .runners import (
+    COMPILERS,
+    FORMATTERS,
+    GIT_WRITERS,
+    HOST_MODULE_OPTION,
+    HOSTS,
+    INTERPRETERS,
+    JEST,
+    JEST_FILES,
+    NODE,
+    NODE_TEST,
+    PYTEST,
+    PYTHON,
+    TEST_TOOLS,
+    UNITTEST,
+    Interpreter,
+    Kind,
+    Parsed,
+    TestTool,
+    cluster,
+    parse,
+    words,
+)
+
+_VENDORED = words("node_modules site-packages __pycache__ venv env virtualenv dist-packages")
+_SCRIPT_ENDING = re.compile(r"\.(py|pyw|js|cjs|mjs|exe|rb|php|phar)$")
+_COPY = re.compile(r"/\.compile-run2?/tmp/")
+_SELF_TESTING = re.compile(r"unittest\.main\(|pytest\.main\(|node:test|doctest\.testmod\(")
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """A command that runs or tests files of the course.
+
+    `targets` are paths relative to the course's root.  `whole`: nothing narrows a test to a part of a step's
+    test file, and exit code 0 means that it passed.  `alternatives`: the targets are equally good guesses for
+    one file (compile-run's copies of identical files).  `silent_codes`: exit codes that say "nothing was tested".
+    """
+
+    kind: Kind
+    tool: str
+    targets: tuple[str, ...]
+    whole: bool = False
+    alternatives: bool = False
+    silent_codes: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class NotARun:
+    """A command that starts no step's file, and why, in words."""
+
+    words: str
+
+
+def program_of(argv: Sequence[str]) -> str:
+    """The bare name of a command's program: "/usr/bin/python3.11" → "python3.11", "-bash" → "bash"."""
+    return posixpath.basename(argv[0]).lstrip("-") if argv else ""
+
+
+def tool_name(path: str) -> str:
+    """The name of a script that is a tool: ".../bin/jest.js" → "jest"."""
+    return _SCRIPT_ENDING.sub("", posixpath.basename(path))
+
+
+def purpose_of(
+    course: Course,
+    argv: Sequence[str],
+    cwd: str | None,
+    stdin: str | None = None,
+    copy_of: Sequence[str] = (),
+    text_of: Mapping[str, str] | None = None,
+) -> Purpose | NotARun:
+    """What this command line is for, in this course.
+
+    `text_of` (path → text) decides the few cases that only the file itself can: whether a test file that is run
+    directly tests itself, and whether `unittest` finds a test in it.
+    """
+    if not argv:
+        return NotARun("a kernel thread")
+    reader = _Reader(course, cwd, stdin, text_of or {})
+    if copy_of:
+        kind = Kind.BUILD if COMPILERS.fullmatch(program_of(argv)) else Kind.COMPILE
+        return Purpose(kind, program_of(argv), tuple(copy_of), alternatives=True)
+    return reader.command(argv)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """One command in one directory of one course."""
+
+    course: Course
+    cwd: str | None
+    stdin: str | None
+    text_of: Mapping[str, str]
+
+    def command(self, argv: Sequence[str]) -> Purpose | NotARun:
+        program, rest = program_of(argv), list(argv[1:])
+        if COMPILERS.fullmatch(program):
+            return self._compiler(program, rest)
+        for tool in TEST_TOOLS:
+            if re.fullmatch(tool.programs, tool_name(program)) and self._has_subcommand(tool, rest):
+                return self.test(tool, rest)
+        for interpreter in INTERPRETERS:
+            if re.fullmatch(interpreter.programs, program):
+                return self._interpreter(interpreter, rest)
+        if program in HOSTS:
+            return self._host(program, rest, PYTHON)
+        if "/" in argv[0] and (path := self._own(argv[0])) is not None:
+            return Purpose(Kind.COMPILE, "program", (path,))
+        return NotARun(f"{program} runs no step's file")
+
+    @staticmethod
+    def _has_subcommand(tool: TestTool, rest: Sequence[str]) -> bool:
+        return not tool.needs_subcommand or bool(rest and rest[0] in tool.subcommands)
+
+    # runs
+
+    def _interpreter(self, row: Interpreter, rest: list[str]) -> Purpose | NotARun:
+        if row.subcommand:
+            if not rest or rest[0] not in row.subcommand:
+                return NotARun(f"{row.name} without {' or '.join(sorted(row.subcommand))}")
+            rest = rest[1:]
+        if row is NODE and any(word == "--test" for word in rest):
+            return self.test(NODE_TEST, [word for word in rest if word != "--test"])
+        parsed = parse(rest, row.options, stop_at_operand=True)
+        if row is PYTHON:
+            # `-m` ends the options as a script does: what follows belongs to the module.
+            module, arguments, before = _python_module(rest)
+            if module is not None:
+                return self._module(module, arguments) if not before.has(row.options.never) else NotARun("no module")
+        if parsed.has(row.options.never):
+            return NotARun(f"{row.name} {next(name for name, _ in parsed.options if name in row.options.never)}")
+        if not parsed.operands or parsed.operands[0] == "-":
+            return self._standard_input(row)
+        script = parsed.operands[0]
+        path = self._own(script, row)
+        if path is None:
+            return self._tool(tool_name(script), list(parsed.operands[1:]), row)
+        if row is NODE and parsed.has(frozenset({"--watch"})):
+            return NotARun("node --watch starts the program again and again in a child")
+        step = self.course.step_of(path)
+        if row.only_own_language and not _is_shell_step(step):
+            return NotARun("a shell script that starts other programs")
+        if is_test_file(posixpath.basename(path)):
+            return self._test_file_itself(row, path)
+        return Purpose(Kind.COMPILE, row.name, (path,))
+
+    def _standard_input(self, row: Interpreter) -> Purpose | NotARun:
+        path = self._own(self.stdin, row) if self.stdin else None
+        if path is None or row.only_own_language:
+            return NotARun(f"{row.name} without a file")
+        return Purpose(Kind.COMPILE, row.name, (path,))
+
+    def _test_file_itself(self, row: Interpreter, path: str) -> Purpose:
+        """`python test.py`: a test only if the file runs its own tests, else exit code 0 says nothing."""
+        testing = _SELF_TESTING.search(self.text_of.get(path, "")) is not None
+        return Purpose(Kind.TEST if testing else Kind.COMPILE, row.name, (path,), whole=testing)
+
+    def _module(self, module: str, arguments: list[str]) -> Purpose | NotARun:
+        base = module.replace(".", "/")
+        for candidate in (base + ".py", base + "/__main__.py"):
+            path = self.course.resolve(candidate, self.cwd)
+            if path is not None and self._is_known_file(path):
+                return Purpose(Kind.COMPILE, "python", (path,))
+        return self._tool(module, arguments, PYTHON)
+
+    def _tool(self, name: str, arguments: list[str], row: Interpreter) -> Purpose | NotARun:
+        """A script or module from outside the course: a test tool, a host of the student's file, or no run."""
+        for tool in TEST_TOOLS:
+            if re.fullmatch(tool.programs, name) and self._has_subcommand(tool, arguments):
+                return self.test(tool, arguments)
+        if name in HOSTS:
+            return self._host(name, arguments, row)
+        nested = next(
+            (other for other in INTERPRETERS if other.name in ("ts-node", "tsx") and name == other.name), None
+        )
+        if nested is not None:
+            return self._interpreter(nested, arguments)
+        return NotARun(f"{name} is a tool")
+
+    def _host(self, name: str, arguments: list[str], row: Interpreter) -> Purpose | NotARun:
+        if HOSTS[name] and not (arguments and arguments[0] in HOSTS[name]):
+            return NotARun(f"{name} is a tool")
+        for index, word in enumerate(arguments):
+            if word in HOST_MODULE_OPTION and index + 1 < len(arguments):
+                return self._module(arguments[index + 1], arguments[index + 2 :])
+            if not word.startswith("-"):
+                path = self._own(word, row)
+                if path is not None and self._is_known_file(path):
+                    return Purpose(Kind.COMPILE, name, (path,))
+        return NotARun(f"{name} without a step's file")
+
+    def _compiler(self, program: str, rest: list[str]) -> Purpose | NotARun:
+        targets = [path for word in rest if not word.startswith("-") and (path := self._own(word)) is not None]
+        if not targets:
+            return NotARun(f"{program} without a step's file")
+        return Purpose(Kind.BUILD, program, (targets[0],))
+
+    # tests
+
+    def test(self, tool: TestTool, line: list[str]) -> Purpose | NotARun:
+        if line and line[0] in tool.subcommands:
+            line = line[1:]
+        parsed = parse(line, tool.options)
+        if parsed.has(tool.options.never):
+            return NotARun(f"{tool.name} {next(name for name, _ in parsed.options if name in tool.options.never)}")
+        if tool is UNITTEST:
+            targets, whole = self._unittest_targets(parsed)
+        elif tool.operands == "patterns":
+            targets, whole = self._pattern_targets(tool, parsed)
+        else:
+            targets, whole = self._file_targets(tool, parsed.operands)
+        if not targets:
+            return NotARun(f"{tool.name} outside the course's steps")
+        whole = whole and tool.decisive and not parsed.has(tool.options.narrow)
+        return Purpose(Kind.TEST, tool.name, tuple(targets), whole=whole, silent_codes=tool.silent_codes)
+
+    def _file_targets(self, tool: TestTool, operands: Sequence[str]) -> tuple[list[str], bool]:
+        targets: list[str] = []
+        whole = True
+        for operand in operands or (".",):
+            file, part, _ = operand.partition("::")
+            path = self.course.resolve(file, self.cwd)
+            if path is None:
+                continue
+            if self._is_directory(path):
+                found = list(self._collected(tool, path))
+                step = self._step_of(path)
+                if found:
+                    targets.extend(found)
+                elif step is not None:
+                    # Nothing of the step's own tests is collected from here: a test of something else.
+                    targets.append(step.path)
+                    whole = False
+            elif self._step_of(path) is not None:
+                targets.append(path)
+                whole = whole and not part and is_test_file(posixpath.basename(path))
+        return targets, whole
+
+    def _unittest_targets(self, parsed: Parsed) -> tuple[list[str], bool]:
+        operands = list(parsed.operands)
+        if not operands or operands[0] == "discover":
+            directories = parsed.values_of("-s", "--start-directory") or operands[1:2] or ["."]
+            targets, whole = self._file_targets(UNITTEST, directories)
+        else:
+            targets, whole = [], True
+            for operand in operands:
+                path = self._dotted(operand)
+                if path is not None:
+                    targets.append(path)
+                    whole = (
+                        whole and is_test_file(posixpath.basename(path)) and operand.endswith((".py", "test", "tests"))
+                    )
+        # Before Python 3.12 "Ran 0 tests" exits with 0: a file without a TestCase proves nothing.
+        return targets, whole and all("TestCase" in self.text_of.get(path, "") for path in targets)
+
+    def _dotted(self, name: str) -> str | None:
+        """`test`, `test.TestX.test_y`, `exercises.01.test` or a path → the file."""
+        if "/" in name or name.endswith(".py"):
+            path = self.course.resolve(name, self.cwd)
+            return path if path is not None and self._step_of(path) is not None else None
+        parts = name.split(".")
+        for length in range(len(parts), 0, -1):
+            path = self.course.resolve("/".join(parts[:length]) + ".py", self.cwd)
+            if path is not None and self._is_known_file(path):
+                return path
+        return None
+
+    def _pattern_targets(self, tool: TestTool, parsed: Parsed) -> tuple[list[str], bool]:
+        """jest and its kin: operands are patterns over absolute paths, and none means everything."""
+        patterns = [*parsed.operands, *parsed.values_of("--testPathPattern", "--testPathPatterns")]
+        regex = [
+            found
+            for config in parsed.values_of("-c", "--config")
+            if (found := _json_text(config, "testRegex")) is not None
+        ]
+        if not patterns and not regex:
+            return self._file_targets(tool, (".",))
+        base = self.course.root
+        targets = [
+            path
+            for _, path in self.course.test_files()
+            if all(any(_matches(p, posixpath.join(base, path)) for p in ps) for ps in (patterns, regex) if ps)
+        ]
+        if not targets:
+            # A file or directory that is no test file of ours: still work on that step.
+            steps = [
+                step for p in patterns if (path := self.course.resolve(p, self.cwd)) and (step := self._step_of(path))
+            ]
+            return [step.path for step in steps], False
+        return targets, True
+
+    def _collected(self, tool: TestTool, directory: str) -> Iterator[str]:
+        """The steps' test files that the tool takes from this directory by itself."""
+        if tool is PYTEST:
+            patterns: tuple[str, ...] = self.course.pytest_files
+        elif tool is JEST:
+            patterns = ("*",) if self.course.jest_configured else JEST_FILES
+        else:
+            patterns = tool.collects or ()
+        prefix = "" if directory == "." else directory + "/"
+        for _, path in self.course.test_files():
+            if path.startswith(prefix) and any(fnmatch.fnmatchcase(posixpath.basename(path), p) for p in patterns):
+                yield path
+
+    # paths
+
+    def _own(self, operand: str | None, row: Interpreter | None = None) -> str | None:
+        """The operand as a path of the student's own code (in a step, or in the root of an incremental course)."""
+        path = self.course.resolve(operand, self.cwd) if operand else None
+        if path is None:
+            return None
+        step = self._step_of(path)
+        if step is None:
+            return path if self.course.at_root and not _is_vendored(path) and "/" not in path.lstrip("./") else None
+        if row is not None and not self._is_known_file(path):
+            for ending in row.endings:
+                if self._is_known_file(path + ending):
+                    return path + ending
+            if row.directory_file and self._is_known_file(posixpath.join(path, row.directory_file)):
+                return posixpath.join(path, row.directory_file)
+        return path
+
+    def _step_of(self, path: str) -> Step | None:
+        """The step of a path, unless it lies in a directory of somebody else's code."""
+        step = self.course.step_of(path)
+        if step is None:
+            return None
+        inside = path if step.path == "." else path[len(step.path) :]
+        return None if _is_vendored(inside) else step
+
+    def _is_known_file(self, path: str) -> bool:
+        step = self.course.step_of(path)
+        return step is not None and any(file.path == path for file in step.files)
+
+    def _is_directory(self, path: str) -> bool:
+        """Known directories: the root, the steps', and those above them; a name without an ending in a step too."""
+        if path == "." or any(step.path == path or step.path.startswith(path + "/") for step in self.course.steps):
+            return True
+        return "." not in posixpath.basename(path)
+
+
+def _python_module(rest: Sequence[str]) -> tuple[str | None, list[str], Parsed]:
+    """Python's `-m`: the module, its arguments, and the options before it."""
+    for index, word in enumerate(rest):
+        if word == "-" or not word.startswith("-"):
+            previous = rest[index - 1] if index else ""
+            if previous in ("-W", "-X", "--check-hash-based-pycs"):
+                continue
+            break
+        if word.startswith("--"):
+            continue
+        letters = list(cluster(word, PYTHON.options))
+        name, value = letters[-1]
+        if name == "-m":
+            before = Parsed((), tuple(letters[:-1]))
+            if value is not None:
+                return value, list(rest[index + 1 :]), before
+            if index + 1 < len(rest):
+                return rest[index + 1], list(rest[index + 2 :]), before
+        if any(letter in PYTHON.options.never for letter, _ in letters):
+            break
+    return None, [], Parsed((), ())
+
+
+def _is_vendored(path: str) -> bool:
+    """Whether a path leads through hidden directories or installed packages."""
+    parts = [part for part in path.split("/")[:-1] if part not in ("", ".", "..")]
+    if parts and parts[0] in (".learn", ".breathecode"):
+        parts = parts[1:]
+    return any(part.startswith(".") or part in _VENDORED for part in parts)
+
+
+def _is_shell_step(step: Step | None) -> bool:
+    return step is not None and step.language is None
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """As jest does: a regular expression, not anchored, case ignored; a broken one is taken literally."""
+    pattern = pattern.removeprefix("./")
+    try:
+        return re.search(pattern, path, re.IGNORECASE) is not None
+    except re.error:
+        return pattern.lower() in path.lower()
+
+
+def _json_text(json: str, key: str) -> str | None:
+    """The text of `"key": "…"` (or the first of a list) in a JSON command-line argument."""
+    found = re.search(rf'"{key}"\s*:\s*\[?\s*"((?:[^"\\]|\\.)*)"', json)
+    return re.sub(r"\\(.)", r"\1", found.group(1)) if found else None
+
+
+# --- what the sensors ask --------------------------------------------------------------------------------------
+
+
+def is_relevant(course: Course, argv: Sequence[str], cwd: str | None, stdin: str | None) -> bool:
+    """Whether a process may matter: it works in the course, or its command line or standard input names it."""
+    if cwd is not None and course.relative(cwd) is not None:
+        return True
+    if stdin is not None and course.relative(stdin) is not None:
+        return True
+    roots = (course.root, *course.aliases)
+    above = cwd is not None and any(root.startswith(cwd.rstrip("/") + "/") for root in roots)
+    for word in argv[:32]:
+        if any(root in word for root in roots):
+            return True
+        if above and not word.startswith(("-", "/")) and course.resolve(word, cwd) is not None:
+            return True
+    return False
+
+
+def entry_of(course: Course, step: Step) -> str | None:
+    """The file that LearnPack would record as the step's source: in the step, or in the root (incremental)."""
+    if step.entry is not None or not course.at_root:
+        return step.entry
+    return ENTRIES.get(step.language or "")
+
+
+def files_to_read(course: Course, argv: Sequence[str], cwd: str | None, stdin: str | None) -> tuple[str, ...]:
+    """The files whose text matters if this command starts now: what is run, and for a test also its test file."""
+    purpose = purpose_of(course, argv, cwd, stdin)
+    if isinstance(purpose, NotARun):
+        return ()
+    paths: dict[str, None] = {}
+    for target in purpose.targets[:8]:
+        step = course.step_of(target)
+        if step is not None and (purpose.kind is Kind.TEST or is_test_file(posixpath.basename(target))):
+            paths.update(dict.fromkeys(filter(None, (entry_of(course, step), *step.tests))))
+        if step is None or target != step.path:
+            paths[target] = None
+    return tuple(paths)
+
+
+def compile_run_copy(argv: Sequence[str]) -> str | None:
+    """The temporary copy that compile-run made of the student's file, if this command runs one.
+
+    Footprints of compile-run 2.3.2: `~/.compile-run2/tmp/<language>/source-<32 hex>-<ms>.<ending>`, for Java a
+    directory of that name that `java` gets as class path.
+    """
+    for index, word in enumerate(argv[1:], start=1):
+        if _COPY.search(word):
+            if argv[index - 1] in ("-cp", "-classpath") and index + 1 < len(argv):
+                return f"{word}/{argv[index + 1]}.java"
+            return word
+    return None
+
+
+def rewrites_files(argv: Sequence[str]) -> bool:
+    """Whether a command rewrites files that nobody edits while it runs: a formatter, a checkout."""
+    names = [program_of(argv), *(tool_name(word) for word in argv[1:3])]
+    if len(argv) > 2 and argv[1] == "-m":
+        names.append(argv[2])
+    if any(name in FORMATTERS for name in names):
+        return True
+    return names[0] == "git" and any(word in GIT_WRITERS for word in argv[1:4])
+
+
+def is_server(course: Course, argv: Sequence[str], cwd: str | None) -> bool:
+    """Whether this is `learnpack start` of this course: `node …/bin/learnpack start …`, working in its root."""
+    if cwd is None or course.relative(cwd) != "." or program_of(argv) not in ("node", "nodejs"):
+        return False
+    operands = [word for word in argv[1:] if not word.startswith("-")]
+    if len(operands) < 2 or operands[1] != "start":
+        return False
+    return tool_name(operands[0]) == "learnpack" or (tool_name(operands[0]) == "run" and "learnpack" in operands[0])

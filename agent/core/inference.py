@@ -1,0 +1,546 @@
+"""Observations in, events out: what the student did, concluded from what was seen.
+
+Rule 1 of the package holds: time is an argument.  `receive` takes the next observation, `next_deadline` says
+when the inference wants to be asked again without one, `handle_deadline` is that question.  Each returns the
+events that it concluded, in order.  `snapshot` is all that a restart needs; `Inference.resumed` begins with it.
+
+What is concluded, and from what (docs of LearnPack 2.1.34's behaviour: the comments at each rule):
+
+- sessions: a LearnPack server lives, or (without one) work until half an hour of silence;
+- open_step: the queue, else config.json, else a first copy in resets/, else a save or a run in the step;
+- compile, test: runs, as `agent.core.processes` finds them;
+- complete_step: the step's whole test file passed; a step without tests when another one is opened;
+- gap: anything that says "here something may have been missed".
+
+Processes live in `agent.core.processes`, command lines in `agent.core.commands`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from .commands import entry_of
+from .course import Course, Step, is_source_file, is_test_file
+from .events import (
+    Compile,
+    CompleteStep,
+    Event,
+    Evidence,
+    Gap,
+    OpenStep,
+    Origin,
+    ResetStep,
+    Run,
+    SessionEnd,
+    SessionStart,
+    StepName,
+    Test,
+)
+from .observations import (
+    AgentStarted,
+    AgentStopped,
+    Change,
+    ClockJumped,
+    ConfigRead,
+    CourseGone,
+    CourseRead,
+    EventsLost,
+    FileChanged,
+    Observation,
+    ProcessesListed,
+    ProcessExecuted,
+    ProcessExited,
+    QueueEntry,
+    QueueRead,
+    ReportRead,
+    ResetCopyAppeared,
+    SensorChanged,
+)
+from .processes import FinishedRun, Key, Process, ProcessTree, is_silent
+from .runners import Kind
+
+#: config.json and resets/ are only hints: LearnPack's queue follows within 5 ms (35 at the first request).
+HINT_MS = 500
+#: A save in another step opens it unless more steps change in this time: a checkout or a formatter, not a student.
+EDIT_MS = 1_500
+#: A report belongs to a run if it was written while it ran, give or take the clocks of two threads.
+REPORT_SLACK_MS = 1_000
+_REMEMBERED_VISITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`session_silence_ms`: without a LearnPack server a session ends after so long without work."""
+
+    session_silence_ms: int = 30 * 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open session; `server` is the LearnPack server that keeps it open, None for work without one."""
+
+    started_at: int
+    last_activity: int
+    server: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that the inference must know again after a restart of the agent."""
+
+    last_seen: int | None = None
+    session: Session | None = None
+    visits: tuple[tuple[int, str], ...] = ()
+    opened: frozenset[str] = frozenset()
+    completed: frozenset[str] = frozenset()
+    queue_length: int | None = None
+    queue_last: QueueEntry | None = None
+    config_current: str | None = None
+    gone_since: int | None = None
+    in_flight: tuple[ProcessExecuted, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Hint:
+    """A step opening that waits for something better, or for the time to be believed."""
+
+    slug: str
+    at: int
+    deadline: int
+    evidence: Evidence
+    is_edit: bool = False
+
+
+@dataclass(slots=True)
+class _Visits:
+    """Which step was current when; (time of opening, slug), oldest first."""
+
+    entries: list[tuple[int, str]] = field(default_factory=list)
+
+    def at(self, time: int) -> str | None:
+        return next((slug for opened, slug in reversed(self.entries) if opened <= time), None)
+
+    def current(self) -> str | None:
+        return self.entries[-1][1] if self.entries else None
+
+    def add(self, time: int, slug: str) -> bool:
+        """Returns whether this is the newest opening, so that the step is current now."""
+        newest = not self.entries or time >= self.entries[-1][0]
+        self.entries.append((time, slug))
+        self.entries.sort(key=lambda entry: entry[0])
+        del self.entries[:-_REMEMBERED_VISITS]
+        return newest
+
+
+class Inference:
+    """The machine.  Not thread-safe: one owner feeds it."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings()
+        self._course: Course | None = None
+        self._tree = ProcessTree()
+        self._session: Session | None = None
+        self._visits = _Visits()
+        self._opened: set[str] = set()
+        self._completed: set[str] = set()
+        self._queue_length: int | None = None
+        self._queue_last: QueueEntry | None = None
+        self._config_current: str | None = None
+        self._config_known = False
+        self._reports: dict[str, ReportRead] = {}
+        self._hints: list[_Hint] = []
+        self._quiet_until = 0  # many steps changed at once until then: no student
+        self._gone: tuple[int, str] | None = None
+        self._started_at = 0
+        self._last_seen: int | None = None
+        self._restored_processes: tuple[ProcessExecuted, ...] = ()
+        self._number = 0
+        self._out: list[Event] = []
+        #: Set when `snapshot()` would differ in something that a restart must know; the owner clears it.
+        self.unsaved = False
+
+    @classmethod
+    def resumed(cls, snapshot: Snapshot, settings: Settings | None = None) -> Inference:
+        """The inference as it was when `snapshot` was taken; processes come back with the first `CourseRead`."""
+        self = cls(settings)
+        self._last_seen, self._session = snapshot.last_seen, snapshot.session
+        self._visits.entries = list(snapshot.visits)
+        self._opened, self._completed = set(snapshot.opened), set(snapshot.completed)
+        self._queue_length, self._queue_last = snapshot.queue_length, snapshot.queue_last
+        self._config_current = snapshot.config_current
+        self._config_known = snapshot.queue_length is not None
+        if snapshot.gone_since is not None:
+            self._gone = (snapshot.gone_since, "the course was gone")
+        self._restored_processes = snapshot.in_flight
+        return self
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            last_seen=self._last_seen,
+            session=self._session,
+            visits=tuple(self._visits.entries[-1:]),
+            opened=frozenset(self._opened),
+            completed=frozenset(self._completed),
+            queue_length=self._queue_length,
+            queue_last=self._queue_last,
+            config_current=self._config_current,
+            gone_since=self._gone[0] if self._gone else None,
+            in_flight=tuple(self._tree.in_flight()),
+        )
+
+    @property
+    def current_step(self) -> str | None:
+        """The slug of the step that the student is in."""
+        return self._visits.current()
+
+    @property
+    def session(self) -> Session | None:
+        return self._session
+
+    @property
+    def learnpack_since(self) -> int | None:
+        """Since when a LearnPack server of this course lives (ms), None if none is known."""
+        return min((server.started_at for server in self._tree.servers()), default=None)
+
+    # --- the three entrances ---
+
+    def receive(self, seen: Observation) -> list[Event]:
+        self._number += 1
+        match seen:
+            case AgentStarted():
+                self._agent_started(seen)
+            case AgentStopped():
+                self.unsaved = True
+            case CourseRead():
+                self._course_read(seen)
+            case CourseGone():
+                self._gone = self._gone or (seen.at, seen.reason)
+                self._hints.clear()
+                self.unsaved = True
+            case FileChanged():
+                self._file_changed(seen)
+            case QueueRead():
+                self._queue_read(seen)
+            case ConfigRead():
+                self._config_read(seen)
+            case ResetCopyAppeared():
+                words = f"LearnPack's UI fetched a file of {seen.slug} for the first time (.learn/resets)"
+                if self._tree.servers():
+                    self._hint(seen.slug, seen.at, HINT_MS, words)
+            case ReportRead():
+                self._reports[seen.slug] = seen
+            case ProcessExecuted():
+                self._process_executed(seen)
+            case ProcessExited():
+                self._process_exited(seen)
+            case ProcessesListed():
+                self._processes_listed(seen)
+            case SensorChanged():
+                pass  # of interest for `status`, and for nothing that is concluded
+            case EventsLost():
+                self._gap(seen.since, seen.at, f"{seen.sensor}: {seen.reason}", "the sensor said so")
+            case ClockJumped():
+                self._clock_jumped(seen)
+            case _:
+                assert_never(seen)
+        self._last_seen = max(seen.at, self._last_seen or 0)
+        return self._take()
+
+    def next_deadline(self) -> int | None:
+        """The time (ms) at which `handle_deadline` may conclude something, None if only an observation can."""
+        times = [hint.deadline for hint in self._hints]
+        if (launcher := self._tree.next_deadline()) is not None:
+            times.append(launcher)
+        if self._session is not None and self._session.server is None:
+            times.append(self._session.last_activity + self._settings.session_silence_ms)
+        return min(times, default=None)
+
+    def handle_deadline(self, now: int) -> list[Event]:
+        due = [hint for hint in self._hints if hint.deadline <= now]
+        self._hints = [hint for hint in self._hints if hint.deadline > now]
+        for hint in due:
+            self._believe(hint)
+        for run in self._tree.handle_deadline(now):
+            self._finished(run, now)
+        session = self._session
+        if (
+            session is not None
+            and session.server is None
+            and now >= session.last_activity + self._settings.session_silence_ms
+        ):
+            minutes = self._settings.session_silence_ms // 60_000
+            self._end_session(session.last_activity, f"no work for {minutes} minutes, and no LearnPack server")
+        return self._take()
+
+    def _take(self) -> list[Event]:
+        events, self._out = self._out, []
+        if events:
+            self.unsaved = True
+        return events
+
+    # --- the agent, the course, the clock ---
+
+    def _agent_started(self, seen: AgentStarted) -> None:
+        self._started_at = seen.at
+        if self._last_seen is not None and seen.at > self._last_seen:
+            self._gap(self._last_seen, seen.at, "the agent was not running", "the agent started")
+
+    def _course_read(self, seen: CourseRead) -> None:
+        self._course = seen.course
+        restored, self._restored_processes = self._restored_processes, ()
+        for process in restored:
+            self._tree.executed(seen.course, process, self._number)
+        if self._gone is not None:
+            since, reason = self._gone
+            self._gone = None
+            self._gap(since, seen.at, reason, "the course can be read again")
+
+    def _clock_jumped(self, seen: ClockJumped) -> None:
+        if seen.slept:
+            return
+        by = seen.by_ms
+        self._tree.shift(by)
+        self._hints = [replace(hint, at=hint.at + by, deadline=hint.deadline + by) for hint in self._hints]
+        self._visits.entries = [(at + by, slug) for at, slug in self._visits.entries]
+        if self._session is not None:
+            self._session = replace(self._session, last_activity=self._session.last_activity + by)
+        if self._last_seen is not None:
+            self._last_seen += by
+        direction = "forward" if by > 0 else "back"
+        self._gap(min(seen.at, seen.at - by), seen.at, f"the clock was set {direction} by {abs(by)} ms", "the clock")
+
+    def _gap(self, since: int, at: int, reason: str, words: str) -> None:
+        self._out.append(Gap(at, min(since, at), reason, (self._evidence(at, words),)))
+
+    # --- sessions ---
+
+    def _active(self, at: int, words: str) -> None:
+        """The student did something at this time: a session is open."""
+        if self._session is None:
+            self._session = Session(at, at)
+            self._out.append(SessionStart(at, (self._evidence(at, f"first work: {words}"),)))
+        elif at > self._session.last_activity:
+            self._session = replace(self._session, last_activity=at)
+        self.unsaved = True
+
+    def _server_up(self, server: Process) -> None:
+        at = server.started_at
+        if self._session is None:
+            self._session = Session(at, at, server.key)
+            self._out.append(SessionStart(at, tuple(server.evidence)))
+        elif self._session.server is None:
+            self._session = replace(self._session, server=server.key)
+        self.unsaved = True
+
+    def _server_down(self, server: Process, at: int) -> None:
+        if self._session is None or self._session.server != server.key:
+            return
+        others = self._tree.servers()
+        if others and server.exit_seen:
+            self._session = replace(self._session, server=others[0].key)
+        elif server.exit_seen:
+            self._end_session(at, server.evidence[-1].words)
+        else:
+            # Its end was not seen: the last work is what is known.  (Another server by now is another session.)
+            self._end_session(self._session.last_activity, server.evidence[-1].words)
+            if others:
+                self._server_up(others[0])
+
+    def _end_session(self, at: int, words: str) -> None:
+        if self._session is not None:
+            self._out.append(SessionEnd(max(at, self._session.started_at), (self._evidence(at, words),)))
+            self._session = None
+
+    # --- steps ---
+
+    def _open(self, step: Step, at: int, evidence: tuple[Evidence, ...]) -> None:
+        self._active(at, f"{step.slug} opened")
+        self._hints = [hint for hint in self._hints if hint.slug != step.slug]
+        left = self._visits.current()
+        if not self._visits.add(at, step.slug):
+            left = None
+        self._opened.add(step.slug)
+        if left is not None and left != step.slug and self._course is not None:
+            # A step without tests is done when the student goes on to another one.
+            previous = self._course.step_named(left)
+            if previous is not None and not previous.is_testable and left in self._opened:
+                self._complete(previous, at, (self._evidence(at, f"it has no tests, and {step.slug} was opened"),))
+        self._out.append(OpenStep(at, _name(step), evidence))
+
+    def _complete(self, step: Step, at: int, evidence: tuple[Evidence, ...]) -> None:
+        if step.slug not in self._completed:
+            self._completed.add(step.slug)
+            self._out.append(CompleteStep(at, _name(step), evidence))
+
+    def _hint(self, slug: str, at: int, wait_ms: int, words: str, *, is_edit: bool = False) -> None:
+        """Something says that a step was opened; wait a moment for something better."""
+        if slug == self._visits.at(at) or any(hint.slug == slug for hint in self._hints):
+            return
+        if any(opened > at - 2 * HINT_MS and visited == slug for opened, visited in self._visits.entries):
+            return
+        self._hints.append(_Hint(slug, at, at + wait_ms, self._evidence(at, words), is_edit))
+
+    def _believe(self, hint: _Hint) -> None:
+        step = self._course.step_named(hint.slug) if self._course else None
+        if step is not None and step.slug != self._visits.at(hint.at):
+            self._open(step, hint.at, (hint.evidence,))
+
+    def _queue_read(self, seen: QueueRead) -> None:
+        entries, length = seen.entries, self._queue_length
+        is_baseline = length is None and seen.at < self._started_at
+        if is_baseline:
+            # What was in the queue before the agent began is the past, but for the step that is open now.
+            opened = [entry for entry in entries if entry.name == "start_exercise"]
+            new = tuple(opened[-1:]) if self._tree.servers() else ()
+        elif length is not None and len(entries) >= length and (not length or entries[length - 1] == self._queue_last):
+            new = entries[length:]
+        else:  # the first queue of all, or LearnPack started again: it begins anew
+            new = entries
+        self._queue_length, self._queue_last = len(entries), entries[-1] if entries else None
+        self.unsaved = True
+        for entry in new:
+            self._queue_entry(entry, seen.at, is_baseline)
+
+    def _queue_entry(self, entry: QueueEntry, at: int, is_baseline: bool) -> None:
+        step = self._course.step_named(entry.slug) if self._course and entry.slug is not None else None
+        match entry.name:
+            case "start_exercise" if step is not None:
+                words = (
+                    "was open when the agent first looked" if is_baseline else "vscode_queue.json got start_exercise"
+                )
+                self._open(step, at, (self._evidence(at, f"{words}: {step.slug}"),))
+            case "reset_exercise" if step is not None:
+                self._active(at, f"{step.slug} reset")
+                self._hints = [hint for hint in self._hints if hint.slug != step.slug]
+                words = f"vscode_queue.json got reset_exercise: {step.slug}"
+                self._out.append(ResetStep(at, _name(step), (self._evidence(at, words),)))
+            case "initializing" if not self._tree.servers():
+                self._active(at, "LearnPack began a new queue")
+            case "connection_ended" if not self._tree.servers():
+                # The server's exit tells the same, 10 ms later, where its process can be seen.
+                self._end_session(at, "vscode_queue.json got connection_ended")
+            case "open_files" | "open_window":
+                self._active(at, f"vscode_queue.json got {entry.name}")
+
+    def _config_read(self, seen: ConfigRead) -> None:
+        is_baseline = not self._config_known and seen.at < self._started_at
+        changed = not is_baseline and seen.current != self._config_current
+        self._config_current, self._config_known = seen.current, True
+        if changed and seen.current is not None:
+            self._hint(seen.current, seen.at, HINT_MS, f"currentExercise in config.json became {seen.current}")
+
+    def _file_changed(self, seen: FileChanged) -> None:
+        step = self._course.step_of(seen.path) if self._course else None
+        name = seen.path.rpartition("/")[2]
+        if step is None or seen.change is Change.DELETED or not is_source_file(name):
+            return
+        if seen.at < self._quiet_until or self._tree.someone_rewrites_files(seen.at, within_ms=500):
+            return
+        if any(hint.is_edit and hint.slug != step.slug for hint in self._hints):
+            self._hints = [hint for hint in self._hints if not hint.is_edit]
+            self._quiet_until = seen.at + EDIT_MS
+        elif step.slug == self._visits.at(seen.at):
+            self._active(seen.at, f"{seen.path} saved")
+        else:
+            self._hint(step.slug, seen.at, EDIT_MS, f"{seen.path} was {seen.change.value}", is_edit=True)
+
+    # --- processes and runs ---
+
+    def _process_executed(self, seen: ProcessExecuted) -> None:
+        if self._course is None:
+            return
+        process = self._tree.executed(self._course, seen, self._number)
+        if process.is_server and process.alive:
+            self._server_up(process)
+        self.unsaved = True
+
+    def _process_exited(self, seen: ProcessExited) -> None:
+        process, runs = self._tree.exited(seen, self._number)
+        for run in runs:
+            self._finished(run, seen.at)
+        if process is not None and process.is_server:
+            self._server_down(process, seen.at)
+        self.unsaved = self.unsaved or process is not None
+
+    def _processes_listed(self, seen: ProcessesListed) -> None:
+        gone, runs = self._tree.listed(seen.alive, seen.at, self._number)
+        for run in runs:
+            self._finished(run, seen.at)
+        for process in gone:
+            if process.is_server:
+                self._server_down(process, seen.at)
+
+    def _finished(self, run: FinishedRun, now: int) -> None:
+        if self._course is None or is_silent(run):
+            return
+        at = run.ended_at if run.ended_at is not None else now
+        steps = self._steps_of(self._course, run)
+        for step, target in steps:
+            if step.slug != self._visits.at(run.started_at) and not self._was_left_in_learnpack(step, run):
+                words = f"work in this step: {' '.join(run.argv[:4])[:120]}"
+                self._open(step, run.started_at, (self._evidence(run.started_at, words), *run.evidence[:1]))
+            self._active(run.started_at, f"a run in {step.slug}")
+            self._active(at, f"a run in {step.slug}")
+            concluded = self._run_of(self._course, step, target, run)
+            if len(steps) > 1 and concluded.exit_code != 0:
+                concluded = replace(concluded, exit_code=None)  # one exit code for several steps says nothing of each
+            if run.purpose.kind is Kind.TEST:
+                self._out.append(Test(at, _name(step), concluded, run.evidence))
+                self._maybe_passed(step, concluded, run, at)
+            else:
+                self._out.append(Compile(at, _name(step), concluded, run.evidence))
+
+    def _was_left_in_learnpack(self, step: Step, run: FinishedRun) -> bool:
+        """Whether LearnPack's own current step is another one by now: a build that an opening overtook, no return."""
+        return run.origin is Origin.LEARNPACK and step.slug in self._opened and step.slug != self._config_current
+
+    def _steps_of(self, course: Course, run: FinishedRun) -> list[tuple[Step, str]]:
+        """Each step that a run is about, with its target; code in the root belongs to the step of that time."""
+        then = self._visits.at(run.started_at)
+        found: dict[str, tuple[Step, str]] = {}
+        for target in run.purpose.targets:
+            step = course.step_of(target) or (course.step_named(then) if then is not None and course.at_root else None)
+            if step is not None:
+                found.setdefault(step.slug, (step, target))
+        if run.purpose.alternatives and found:
+            return [found.get(then or "", next(iter(found.values())))]
+        return list(found.values())
+
+    def _run_of(self, course: Course, step: Step, target: str, run: FinishedRun) -> Run:
+        texts = {text.path: text.text for text in run.texts}
+        is_test = run.purpose.kind is Kind.TEST or is_test_file(target.rpartition("/")[2])
+        source = texts.get(entry_of(course, step) or "") if is_test else texts.get(target)
+        return Run(
+            started_at=run.started_at,
+            ended_at=run.ended_at,
+            exit_code=run.exit_code,
+            signal=run.signal,
+            command=run.argv,
+            origin=run.origin,
+            source_code=source,
+            whole=run.purpose.whole and target in step.tests,
+        )
+
+    def _maybe_passed(self, step: Step, concluded: Run, run: FinishedRun, at: int) -> None:
+        report = self._reports.get(step.slug)
+        passed, words = concluded.exit_code == 0, "its whole test file passed: exit code 0"
+        if (
+            run.purpose.tool == "jest"
+            and report is not None
+            and run.started_at - REPORT_SLACK_MS <= report.at <= at + REPORT_SLACK_MS
+        ):
+            # The report's `success` is always false (7 of 7); its counts tell.  They also tell where no exit code
+            # can be seen.
+            clean = report.passed > 0 and report.failed == 0 and report.failed_suites == 0
+            passed = clean and concluded.exit_code in (0, None) and concluded.signal is None
+            words = f"jest's report says {report.passed} passed, {report.failed} failed"
+        if passed and concluded.whole:
+            self._complete(step, at, (self._evidence(at, words), *run.evidence[-1:]))
+
+    def _evidence(self, at: int, words: str) -> Evidence:
+        return Evidence(self._number, at, words)
+
+
+def _name(step: Step) -> StepName:
+    return StepName(step.slug, step.position)

@@ -1,0 +1,404 @@
+"""One table per question: how does each language run a file, how does it test one, which tools are no runs.
+
+Looking to add a language?  Add a row to `INTERPRETERS` (or `TEST_TOOLS`) and a line to `tests/core/test_runners.py`.
+
+The tables are read by `agent.core.commands`, which knows what a command line means in a course.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class Kind(Enum):
+    """What a command is for.  BUILD is a compiler: only its failure is a run of its own."""
+
+    COMPILE = "compile"
+    TEST = "test"
+    BUILD = "build"
+
+
+# --- options ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a tool's command line is read.
+
+    `values` take the next word as their value; `never` mean that nothing is run; `narrow` run only a part.
+    Names are whole options ("--lf") or the letters of short ones ("-k").  `clusters`: short options can be
+    joined ("-xvk name").
+    """
+
+    values: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+    narrow: frozenset[str] = frozenset()
+    clusters: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A command line read with `Options`: operands in order, each option seen with its value (None without)."""
+
+    operands: tuple[str, ...]
+    options: tuple[tuple[str, str | None], ...]
+
+    def values_of(self, *names: str) -> list[str]:
+        return [value for name, value in self.options if name in names and value is not None]
+
+    def has(self, names: frozenset[str]) -> bool:
+        return any(name in names for name, _ in self.options)
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def parse(line: Sequence[str], options: Options, *, stop_at_operand: bool = False) -> Parsed:
+    """Read `line` (without the program's name).  With `stop_at_operand` all that follows the first operand
+    belongs to it (an interpreter's script)."""
+    operands: list[str] = []
+    seen: list[tuple[str, str | None]] = []
+    index = 0
+    while index < len(line):
+        word = line[index]
+        index += 1
+        if word == "--":
+            operands.extend(line[index:])
+            break
+        if word == "-" or not word.startswith("-"):
+            operands.append(word)
+            if stop_at_operand:
+                operands.extend(line[index:])
+                break
+            continue
+        found: list[tuple[str, str | None]]
+        if word.startswith("--") or not options.clusters:
+            name, has_value, value = word.partition("=")
+            found = [(name, value if has_value else None)]
+        else:
+            found = list(cluster(word, options))
+        name, given = found[-1]
+        if given is None and name in options.values and index < len(line):
+            found[-1] = (name, line[index])
+            index += 1
+        seen.extend(found)
+    return Parsed(tuple(operands), tuple(seen))
+
+
+def cluster(word: str, options: Options) -> Iterator[tuple[str, str | None]]:
+    """`-xvkname` → -x, -v, -k=name."""
+    for position, letter in enumerate(word[1:], start=2):
+        name = "-" + letter
+        if name in options.values or name in options.never:
+            rest = word[position:]
+            yield name, rest if rest and name in options.values else None
+            return
+        yield name, None
+
+
+# --- the tables ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A program whose first operand is the file that it runs.
+
+    `programs` is matched against the whole name of the program; `endings` are tried where the operand names no
+    known file (`node app`); `directory_file` is what a directory as operand means.  `subcommand`: the word that
+    must come first (`deno run`).  `only_own_language`: a run only in a step without another language (a shell
+    script beside `app.py` is a wrapper).
+    """
+
+    name: str
+    programs: str
+    options: Options
+    endings: tuple[str, ...] = ()
+    directory_file: str | None = None
+    subcommand: frozenset[str] = frozenset()
+    only_own_language: bool = False
+
+
+_NODE_VALUES = words(
+    "-r --require --import --loader --experimental-loader -C --conditions --env-file --env-file-if-exists"
+    " --input-type --title --inspect-port --icu-data-dir --max-http-header-size --redirect-warnings"
+    " --trace-event-categories --unhandled-rejections --watch-path --test-name-pattern --test-skip-pattern"
+    " --test-reporter --test-reporter-destination --test-concurrency --test-timeout --test-shard"
+    " --experimental-default-type --dns-result-order --diagnostic-dir --report-dir --report-directory --run"
+    " --localstorage-file --openssl-config --tls-cipher-list --secure-heap --stack-trace-limit"
+)
+
+PYTHON = Interpreter(
+    "python",
+    r"(python|pypy)(\d+(\.\d+)*)?t?(-dbg)?",
+    Options(
+        values=words("-W -X -m --check-hash-based-pycs"),
+        never=words("-c -h -? -V --version --help --help-env --help-xoptions --help-all"),
+    ),
+    endings=(".py",),
+    directory_file="__main__.py",
+)
+
+NODE = Interpreter(
+    "node",
+    r"node(js)?(\d+)?",
+    Options(
+        values=_NODE_VALUES,
+        never=words(
+            "-e --eval -p --print -pe -c --check -h --help -v --version --v8-options --completion-bash"
+            " --prof-process --run"
+        ),
+        clusters=False,
+    ),
+    endings=(".js", ".mjs", ".cjs"),
+    directory_file="index.js",
+)
+
+
+def _plain(name: str, never: str = "", values: str = "", programs: str | None = None, **more: object) -> Interpreter:
+    row = Interpreter(name, programs or name, Options(words(values), words(never)))
+    return replace(row, **more)  # type: ignore[arg-type]
+
+
+INTERPRETERS: tuple[Interpreter, ...] = (
+    PYTHON,
+    NODE,
+    _plain("ruby", "-e -c -h --help -v --version", "-I -r -C", programs=r"j?ruby(\d+(\.\d+)*)?"),
+    _plain("php", "-r -l -i -m -v -h --version --help -a -S", "-d -c -z", programs=r"php(\d+(\.\d+)*)?"),
+    _plain("perl", "-e -E -c -v -V -h", "-I -M -m", programs=r"perl(5[\d.]*)?"),
+    _plain("lua", "-e -v", "-l", programs=r"lua(jit)?(\d+(\.\d+)*)?"),
+    _plain("R", "-e --version --help", programs="Rscript"),
+    _plain("julia", "-e -E -v -h --version --help", "-J -L -p -t --project"),
+    _plain("java", "-version --version -h --help -?", "-cp -classpath --class-path -p -m --module-path"),
+    _plain("groovy", "-e -v -h"),
+    _plain("elixir", "-e -v -h"),
+    _plain("swift", "--version -h", subcommand=frozenset()),
+    _plain("kotlin", "-e -version -h"),
+    _plain("ts-node", "-e -p -v -h --version --help --eval", "-P -r -T --project --require"),
+    _plain("tsx", "-e -p -v -h --version --help --eval", "--tsconfig"),
+    _plain("deno", "--version --help", "-c --config --import-map --allow-read", subcommand=frozenset({"run"})),
+    _plain("bun", "--version --help -e", "-r --preload"),
+    _plain("go", "", "-exec -tags", subcommand=frozenset({"run"})),
+    _plain("dart", "--version -h", subcommand=frozenset({"run"})),
+    _plain(
+        "shell",
+        "-c -n --version --help",
+        "-o -O --rcfile --init-file",
+        programs=r"(ba|da|z|k|fi)?sh",
+        only_own_language=True,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TestTool:
+    """A program that tests files.
+
+    `operands`: "files" (paths, with `::` parts) or "patterns" (matched against paths).  `collects` are the file
+    names that it takes from a directory without being told (None: as `Course` says).  `silent_codes` are exit
+    codes for "no tests".  `subcommands`: words that may or (with `needs_subcommand`) must come first.
+    """
+
+    name: str
+    programs: str
+    options: Options
+    operands: str = "files"
+    collects: tuple[str, ...] | None = ()
+    silent_codes: frozenset[int] = frozenset()
+    subcommands: frozenset[str] = frozenset()
+    needs_subcommand: bool = False
+    decisive: bool = True
+
+
+PYTEST = TestTool(
+    "pytest",
+    r"pytest|py\.test|run_pytest_script",
+    Options(
+        values=words(
+            "-k -m -c -o -p -n -r -W --rootdir --confcutdir --basetemp --junitxml --junit-xml --maxfail --tb --color"
+            " --durations --capture --ignore --ignore-glob --deselect --log-level --log-file --cov --cov-report"
+            " --cov-config --numprocesses --dist --timeout --import-mode --override-ini --config-file --stdin"
+        ),
+        never=words(
+            "-h --help -V --version --collect-only --co --fixtures --funcargs --fixtures-per-test --markers"
+            " --setup-plan --setup-only --cache-show --cache-clear-only"
+        ),
+        narrow=words(
+            "-k -m --deselect --ignore --ignore-glob --lf --last-failed --sw --stepwise --sw-skip --stepwise-skip"
+            " --testmon --picked"
+        ),
+    ),
+    collects=None,
+    silent_codes=frozenset({5}),
+)
+
+UNITTEST = TestTool(
+    "unittest",
+    "unittest",
+    Options(
+        values=words("-k -s --start-directory -p --pattern -t --top-level-directory --durations"),
+        never=words("-h --help"),
+        narrow=words("-k"),
+    ),
+    collects=("test*.py",),
+    silent_codes=frozenset({5}),
+)
+
+DOCTEST = TestTool(
+    "doctest",
+    "doctest",
+    Options(values=words("-o --option"), never=words("-h --help"), clusters=True),
+    decisive=False,
+)
+
+JEST_FILES = ("*.test.?s", "*.test.?sx", "*.spec.?s", "*.spec.?sx", "test.?s", "test.?sx", "spec.?s", "spec.?sx")
+
+JEST = TestTool(
+    "jest",
+    r"jest|jest-cli",
+    Options(
+        values=words(
+            "-c --config -t --testNamePattern --testPathPattern --testPathPatterns --rootDir --roots --reporters"
+            " --coverageDirectory -w --maxWorkers --env --testEnvironment --outputFile --selectProjects --shard"
+            " --changedSince --testRegex --testMatch --setupFiles --setupFilesAfterEnv --testTimeout --projects"
+            " --transform --testPathIgnorePatterns --maxConcurrency --seed --color"
+        ),
+        never=words("-h --help --version --listTests --showConfig --init --clearCache"),
+        narrow=words(
+            "-t --testNamePattern --shard -o --onlyChanged -f --onlyFailures --lastCommit --changedSince"
+            " --findRelatedTests --watch --watchAll --passWithNoTests"
+        ),
+    ),
+    operands="patterns",
+    collects=None,
+)
+
+NODE_TEST = TestTool(
+    "node --test",
+    "node",
+    Options(
+        values=_NODE_VALUES,
+        never=NODE.options.never,
+        narrow=words("--test-name-pattern --test-skip-pattern --test-only --test-shard --watch"),
+        clusters=False,
+    ),
+    collects=("*.test.?js", "*.test.js", "*-test.js", "*_test.js", "test-*.js", "test.js", "test.?js"),
+)
+
+TEST_TOOLS: tuple[TestTool, ...] = (
+    PYTEST,
+    UNITTEST,
+    DOCTEST,
+    JEST,
+    TestTool("nose2", "nose2|nosetests", Options(words("-s -c"), words("-h --version")), collects=("test*.py",)),
+    TestTool(
+        "mocha",
+        "_?mocha",
+        Options(
+            words("-g --grep -f --fgrep -r --require -R --reporter -t --timeout --config --spec -u --ui --extension"),
+            words("-h --help -V --version --dry-run --list-reporters --list-interfaces"),
+            words("-g --grep -f --fgrep -i --invert -w --watch --shard"),
+        ),
+        collects=("*.js",),
+    ),
+    TestTool(
+        "vitest",
+        "vitest",
+        Options(
+            words("-t --testNamePattern -c --config -r --root --reporter --environment --pool --dir --project"),
+            words("-h --help -v --version"),
+            words("-t --testNamePattern --changed --shard -w --watch --passWithNoTests"),
+        ),
+        operands="patterns",
+        collects=("*.test.?s", "*.test.?sx", "*.spec.?s", "*.spec.?sx"),
+        subcommands=frozenset({"run", "related"}),
+    ),
+    TestTool(
+        "ava",
+        "ava",
+        Options(words("-m --match -T --timeout --config"), words("--help --version"), words("-m --match -w --watch")),
+        collects=("test.js", "test-*.js", "*.test.js"),
+    ),
+    TestTool("tape", "tape", Options(words("-r -i"), words("--help"))),
+    TestTool(
+        "jasmine",
+        "jasmine",
+        Options(words("--filter --config --reporter"), words("-h -v --help --version"), words("--filter")),
+        collects=("*[sS]pec.js",),
+    ),
+    TestTool(
+        "react-scripts test",
+        "react-scripts",
+        JEST.options,
+        operands="patterns",
+        collects=JEST_FILES,
+        subcommands=frozenset({"test"}),
+        needs_subcommand=True,
+    ),
+    TestTool(
+        "rspec",
+        "rspec",
+        Options(words("-e -t -f -o -r -I"), words("-h -v --help --version --dry-run"), words("-e -t --only-failures")),
+        collects=("*_spec.rb",),
+    ),
+    TestTool(
+        "phpunit",
+        "phpunit",
+        Options(words("--filter --group -c --configuration --bootstrap"), words("-h --version"), words("--filter")),
+        collects=("*Test.php",),
+    ),
+    TestTool("bats", "bats", Options(words("-f --filter"), words("-h -v -c --count"), words("-f --filter"))),
+    TestTool(
+        "go test",
+        "go",
+        Options(words("-run -count -timeout -tags"), words("-list"), words("-run -skip"), clusters=False),
+        collects=("*_test.go",),
+        subcommands=frozenset({"test"}),
+        needs_subcommand=True,
+    ),
+    TestTool(
+        "deno test",
+        "deno",
+        Options(words("--filter -c --config"), words("--help --no-run"), words("--filter --watch")),
+        collects=("*_test.?s", "*.test.?s", "test.?s"),
+        subcommands=frozenset({"test"}),
+        needs_subcommand=True,
+    ),
+    TestTool(
+        "bun test",
+        "bun",
+        Options(words("-t --test-name-pattern --preload"), words("--help"), words("-t --test-name-pattern --watch")),
+        operands="patterns",
+        collects=("*.test.?s", "*.spec.?s", "*_test.?s"),
+        subcommands=frozenset({"test"}),
+        needs_subcommand=True,
+    ),
+)
+
+#: Tools and modules that run the file given to them in their own process; where a subcommand is named, only with it.
+HOSTS: Mapping[str, frozenset[str]] = {
+    "coverage": frozenset({"run"}),
+    "coverage3": frozenset({"run"}),
+    **dict.fromkeys(
+        words(
+            "pdb ipdb pudb cProfile profile trace debugpy ipython IPython bpython ptpython kernprof pyinstrument"
+            " viztracer scalene memory_profiler line_profiler faulthandler"
+        ),
+        frozenset(),
+    ),
+}
+HOST_MODULE_OPTION = frozenset({"-m"})
+
+#: Compilers: a failure is the student's run; after a success the program's own run is.
+COMPILERS = re.compile(
+    r"(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-\d+)?|javac|kotlinc|rustc|tsc|ghc|fpc|nasm|scalac|gfortran|mcs|csc"
+)
+
+#: Commands that rewrite many files without being anybody's work on a step.
+GIT_WRITERS = words("checkout pull merge reset stash restore clone switch rebase apply am cherry-pick revert clean")
+FORMATTERS = words(
+    "black autopep8 yapf isort ruff prettier eslint standard gofmt rustfmt clang-format blue docformatter"
+)

@@ -1,0 +1,217 @@
+"""`learnpack-agent demo`: a small course, a scripted student, the real agent.
+
+Everything is real but the web UI: the course lies in a temporary directory, the agent is a process of its own,
+the student's programs and tests are processes.  LearnPack's part is played on disk, as the real one leaves it
+(`.learn/config.json`, `.learn/vscode_queue.json`).  Each act says what must be concluded from it; anything else,
+more or less is a failure, and the exit code says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .config import course_key
+from .core.events import Compile, Event, Gap, SessionEnd, SessionStart, Test
+from .sensors.course import read_course
+from .store.journal import Journal, Record
+from .views import event_words, progress_lines, status_of
+
+#: What an act must lead to: event, step, exit code.
+Expected = tuple[str, str | None, int | None]
+
+WAIT_S = 4.0
+
+_FILES = {
+    "learn.json": '{"slug": "demo-course", "title": "Demo"}\n',
+    "exercises/00-welcome/README.md": "# Welcome\n",
+    "exercises/01-greeting/README.md": "# Print a greeting\n",
+    "exercises/01-greeting/app.py": "import time\n\ntime.sleep(0.3)\nprint(greting)\n",
+    "exercises/01-greeting/test.py": (
+        "import pathlib, subprocess, sys, unittest\n\n\n"
+        "class Greeting(unittest.TestCase):\n"
+        "    def test_prints_hello(self):\n"
+        "        app = pathlib.Path(__file__).with_name('app.py')\n"
+        "        out = subprocess.run([sys.executable, str(app)], capture_output=True, text=True).stdout\n"
+        "        self.assertEqual(out, 'hello\\n')\n"
+    ),
+    "exercises/02-sum/README.md": "# Add two numbers\n",
+    "exercises/02-sum/app.py": "import time\n\ntime.sleep(0.3)\nprint(1 + 2)\n",
+}
+_FIXED = "import time\n\ntime.sleep(0.3)\nprint('hello')\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing that LearnPack or the student does, and what the agent must conclude from it."""
+
+    words: str
+    do: Callable[[], object]
+    expected: tuple[Expected, ...] = ()
+
+
+class _Stage:
+    """The course on disk, LearnPack's part of it, and the student's hands."""
+
+    def __init__(self, directory: str) -> None:
+        self.course = os.path.join(directory, "course")
+        self._queue: list[dict[str, object]] = []
+        for path, text in _FILES.items():
+            self.save(path, text)
+        os.mkdir(os.path.join(self.course, ".learn"))
+
+    def save(self, path: str, text: str) -> None:
+        """In place, as LearnPack's editor and VS Code do."""
+        full = os.path.join(self.course, path)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        with open(full, "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+    def learnpack(self, name: str, slug: str | None = None) -> None:
+        """LearnPack's footprint of one action: config.json first, then the queue (truncated, then written)."""
+        self.save(".learn/config.json", json.dumps({"currentExercise": slug}))
+        self._queue.append({"name": name, "time": len(self._queue)} | ({"data": slug} if slug else {}))
+        self.save(".learn/vscode_queue.json", json.dumps(self._queue))
+
+    def python(self, *arguments: str) -> None:
+        """A command of the student's terminal, to its end."""
+        subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.course,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+
+
+def _acts(stage: _Stage) -> list[Act]:
+    greeting = "exercises/01-greeting/app.py"
+    test = "exercises/01-greeting/test.py"
+    return [
+        Act("LearnPack starts", lambda: stage.learnpack("initializing"), (("session_start", None, None),)),
+        Act(
+            "the student opens 00-welcome",
+            lambda: stage.learnpack("start_exercise", "00-welcome"),
+            (("open_step", "00-welcome", None),),
+        ),
+        Act(
+            "the student has read it and opens 01-greeting",
+            lambda: stage.learnpack("start_exercise", "01-greeting"),
+            (("complete_step", "00-welcome", None), ("open_step", "01-greeting", None)),
+        ),
+        Act(f"$ python {greeting}", lambda: stage.python(greeting), (("compile", "01-greeting", 1),)),
+        Act("the student finds the typing error and saves", lambda: stage.save(greeting, _FIXED)),
+        Act(f"$ python {greeting}", lambda: stage.python(greeting), (("compile", "01-greeting", 0),)),
+        Act("the editor compiles the file to check it: no run", lambda: stage.python("-m", "py_compile", greeting)),
+        Act(
+            f"$ python -m unittest {test}",
+            lambda: stage.python("-m", "unittest", test),
+            (("test", "01-greeting", 0), ("complete_step", "01-greeting", None)),
+        ),
+        Act(
+            "$ python exercises/02-sum/app.py   (in a terminal; LearnPack knows nothing of it)",
+            lambda: stage.python("exercises/02-sum/app.py"),
+            (("open_step", "02-sum", None), ("compile", "02-sum", 0)),
+        ),
+        Act("LearnPack ends", lambda: stage.learnpack("connection_ended"), (("session_end", None, None),)),
+    ]
+
+
+def demo() -> int:
+    """Play the demo on stdout; 0 if the agent concluded exactly what was done, else 1."""
+    directory = os.path.realpath(tempfile.mkdtemp(prefix="learnpack-agent-demo-"))
+    try:
+        return _play(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _play(directory: str) -> int:
+    stage = _Stage(directory)
+    state = os.path.join(directory, "state")
+    log = os.path.join(directory, "log")
+    with open(log, "wb") as stderr:
+        agent = subprocess.Popen(
+            [sys.executable, "-m", __package__, "run", stage.course, "--state-dir", state], stderr=stderr
+        )
+    wrong: list[str] = []
+    try:
+        if not _until(lambda: " ready" in _text(log) or agent.poll() is not None) or agent.poll() is not None:
+            print(f"the agent did not start:\n{_text(log)}")
+            return 1
+        print(f"a course in {stage.course}, and the agent (process {agent.pid}) watching it\n")
+        key = os.path.join(state, course_key(stage.course))
+        with Journal.open(key, create=False, read_only=True) as journal:
+            wrong = _perform(_acts(stage), journal)
+            print("\nwhat the agent knows of the student now:")
+            status = status_of(read_course(stage.course), journal, key)
+            print("\n".join(progress_lines(status["steps"], status["current_step"])))
+            print(f"processes were seen by {status['agent']['processes']['level']}")
+    finally:
+        agent.send_signal(signal.SIGTERM)
+        agent.wait(timeout=10)
+    if wrong:
+        print("\nthe agent was wrong:\n  " + "\n  ".join(wrong))
+        return 1
+    print("\nevery action was concluded once, and nothing was invented")
+    return 0
+
+
+def _perform(acts: list[Act], journal: Journal) -> list[str]:
+    """Play each act and compare; returns what was wrong, in words."""
+    wrong: list[str] = []
+    last = 0
+    for act in acts:
+        print(f"* {act.words}")
+        before = time.time()
+        act.do()
+        found: list[Record] = []
+
+        def look(found: list[Record] = found) -> bool:
+            found += journal.records(after=found[-1].number if found else last)
+            return len(found) >= len(act.expected)  # noqa: B023  (used within this turn only)
+
+        _until(look)
+        if not act.expected:
+            time.sleep(0.3)  # nothing may come
+            look()
+        for record in found:
+            last = record.number
+            late = max(0, int((time.time() - before) * 1000))
+            print(f"    -> {event_words(record.event):<64} within {late} ms")
+        told = [_told(record.event) for record in found]
+        if told != list(act.expected):
+            wrong.append(f"{act.words}: expected {list(act.expected)}, concluded {told}")
+    return wrong
+
+
+def _told(event: Event) -> Expected:
+    match event:
+        case Compile() | Test():
+            return event.name, event.step.slug, event.run.exit_code
+        case SessionStart() | SessionEnd() | Gap():
+            return event.name, None, None
+        case _:
+            return event.name, event.step.slug, None
+
+
+def _until(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read()

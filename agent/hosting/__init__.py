@@ -1,0 +1,1 @@
+"""How the agent lives under a service manager."""

@@ -1,0 +1,305 @@
+"""Which processes have been reported, and what is said of them: the one memory of all process sensors.
+
+Promised: a process is reported when it is relevant (`core.commands.is_relevant`) or its parent was reported;
+an unknown parent is reported before its child if it matters too; each reported process exits once; the agent and
+its own children are never reported.  The memory outlives a change of level, so a process that one level reported
+is ended by the next.  How processes are noticed lives in `proc_connector`, `pidfd` and `scan`; how one is read in
+`procfs` and `scan`.
+
+Known to be weak: a process that never executed a program (a fork) is only known once a child of it is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..core.commands import compile_run_copy, files_to_read, is_relevant
+from ..core.course import Course, is_source_file
+from ..core.observations import FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
+from .clock import now_ms
+from .procfs import Ended, Look
+
+#: A student's program is a few KB; nothing larger is worth the memory.
+TEXT_BYTES = 256 * 1024
+
+#: A process found within this time after its start is taken for just started.
+JUST_STARTED_MS = 2_000
+
+#: `started_at` is known to 5 ms and a file's time to 4 ms: so much later may a file seem to be than the process.
+_TEXT_SLACK_MS = 20
+
+#: How far up unknown parents are looked at.  A pyenv shim in npx in a task of an IDE is 8 deep.
+_ANCESTORS = 16
+
+
+class Reader(Protocol):
+    """Reads processes of our user.  See `procfs.Procfs` for the contracts."""
+
+    def pids(self) -> Mapping[int, int]: ...
+    def is_mine(self, pid: int) -> bool: ...
+    def argv(self, pid: int) -> tuple[str, ...] | None: ...
+    def look(self, pid: int) -> Look | None: ...
+    def ended(self, pid: int, born: int) -> Ended | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A process that was reported and has not exited."""
+
+    born: int
+    started_at: int
+    argv: tuple[str, ...]
+
+
+class Tracker:
+    """The reported processes by pid.  All methods belong to the sensor's thread."""
+
+    def __init__(self, course: Course, put: Callable[[Observation], None], reader: Reader) -> None:
+        self.course = course
+        self.put = put
+        self.reader = reader
+        self.tracked: dict[int, Tracked] = {}
+        self._me = os.getpid()
+
+    def executed(self, pid: int, at: int) -> None:
+        """The process executed a program at `at`: look at it now, and report it if it matters."""
+        look = self.reader.look(pid)
+        if look is not None and self._matters(look, at):
+            self._report(look, at, found=False, exact=True)
+
+    def noticed(self, pid: int) -> tuple[str, ...] | None:
+        """A process was found that had not been there at the last look.  Returns its command line, if it could be
+        read."""
+        look = self.reader.look(pid)
+        if look is None:
+            return None
+        known = self.tracked.get(pid)
+        if known is not None and known.born == look.born and known.argv == look.argv:
+            return look.argv
+        now = now_ms()
+        if not self._is_fork(look) and self._matters(look, now):
+            # When exactly it executed its program isn't known.  A fork and its exec are 1 ms apart, so the start
+            # is nearer to the truth than the moment of finding it.
+            young = look.started_at > now - JUST_STARTED_MS
+            self._report(look, min(look.started_at, now) if young else now, found=not young, exact=False)
+        return look.argv
+
+    def exited(self, pid: int, at: int, status: int | None, *, exact: bool = True) -> None:
+        """A process ended with this wait status, or with an unknown one; nothing happens if it wasn't reported."""
+        known = self.tracked.pop(pid, None)
+        if known is None:
+            return
+        exit_code = signal = None
+        if status is not None:
+            signal = status & 0x7F or None
+            exit_code = None if signal else status >> 8 & 0xFF
+        self.put(ProcessExited(at, pid, known.born, exit_code, signal, exact))
+
+    def end_if_gone(self, pid: int, at: int) -> bool:
+        """Report the exit of a tracked process if it is over; only a zombie's status can still be had."""
+        ended = self.reader.ended(pid, self.tracked[pid].born)
+        if ended is None:
+            return False
+        self.exited(pid, at, ended.status, exact=False)
+        return True
+
+    def survey(self) -> None:
+        """Report all relevant living processes, parents first, the end of those that are gone, and the list."""
+        now = now_ms()
+        looks: dict[int, Look] = {}
+        for pid in self.reader.pids():
+            look = self.reader.look(pid)
+            if look is not None and pid != self._me and look.parent != self._me:
+                looks[pid] = look
+        for pid in list(self.tracked):
+            self.end_if_gone(pid, now)
+        verdicts: dict[int, bool] = {}
+
+        def matters(look: Look) -> bool:
+            verdict = verdicts.get(look.pid)
+            if verdict is None:
+                verdicts[look.pid] = False  # a pid that was reused meanwhile could close a circle
+                parent = looks.get(look.parent)
+                by_parent = parent is not None and matters(parent)
+                verdict = verdicts[look.pid] = by_parent or look.pid in self.tracked or self._is_relevant(look)
+            return verdict
+
+        reported = set[int]()
+
+        def report(look: Look) -> None:
+            if look.pid not in reported:
+                reported.add(look.pid)
+                parent = looks.get(look.parent)
+                if parent is not None and verdicts[parent.pid]:
+                    report(parent)
+                self._report(look, now, found=True, exact=False)
+
+        for look in [look for look in looks.values() if matters(look)]:
+            parent = looks.get(look.parent)
+            if parent is None or parent.argv != look.argv or look.pid in self.tracked:  # else it is a mere fork
+                report(look)
+        self.put(ProcessesListed(now_ms(), frozenset((pid, one.born) for pid, one in self.tracked.items())))
+
+    def replace_course(self, course: Course) -> None:
+        """From now on this is the course.  Another place makes other processes relevant."""
+        moved = (course.root, course.aliases) != (self.course.root, self.course.aliases)
+        self.course = course
+        if moved:
+            self.survey()
+
+    def _is_relevant(self, look: Look) -> bool:
+        return is_relevant(self.course, look.argv, look.cwd, look.stdin)
+
+    def _is_fork(self, look: Look) -> bool:
+        """Whether a new process still looks like its parent: it has not executed its program yet.  Reported now, a
+        child of the LearnPack server would be taken for a second server."""
+        parent = self.tracked.get(look.parent)
+        return parent is not None and parent.argv == look.argv and look.pid not in self.tracked
+
+    def _matters(self, look: Look, at: int) -> bool:
+        if look.pid == self._me or look.parent == self._me:
+            return False
+        known = self.tracked.get(look.pid)
+        if known is not None:
+            if known.born == look.born:
+                return True
+            self.exited(look.pid, at, None, exact=False)  # the pid was used again; its exit was not seen
+        if look.parent in self.tracked:
+            return True
+        if not self._is_relevant(look):
+            return False
+        self._find(look.parent, _ANCESTORS)
+        return True
+
+    def _find(self, pid: int, depth: int) -> None:
+        """Report an unknown parent, and before it its own, if they matter."""
+        if pid <= 1 or pid in self.tracked or pid == self._me or depth == 0:
+            return
+        look = self.reader.look(pid)
+        if look is None or look.parent == self._me:
+            return
+        self._find(look.parent, depth - 1)
+        if look.parent in self.tracked or self._is_relevant(look):
+            self._report(look, now_ms(), found=True, exact=False)
+
+    def _report(self, look: Look, at: int, *, found: bool, exact: bool) -> None:
+        known = self.tracked.get(look.pid)
+        started_at = known.started_at if known is not None else min(look.started_at, at)
+        self.tracked[look.pid] = Tracked(look.born, started_at, look.argv)
+        # Right after an exec a file is what the program will read.  Later it may have been saved again.
+        not_after = None if exact else started_at + _TEXT_SLACK_MS
+        self.put(
+            ProcessExecuted(
+                at=at,
+                pid=look.pid,
+                born=look.born,
+                parent=look.parent,
+                argv=look.argv,
+                cwd=look.cwd,
+                started_at=started_at,
+                on_terminal=look.on_terminal,
+                stdin=look.stdin,
+                texts=self._texts(look, not_after),
+                copy_of=self._copied(look.argv),
+                found=found,
+            )
+        )
+
+    def _texts(self, look: Look, not_after: int | None) -> tuple[FileText, ...]:
+        texts = []
+        for path in files_to_read(self.course, look.argv, look.cwd, look.stdin):
+            data = read_file(posixpath.join(self.course.root, path), not_after)
+            if data is not None:
+                texts.append(FileText(path, data.decode("utf-8", "replace")))
+        return tuple(texts)
+
+    def _copied(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """The step files whose text ends the temporary copy that this command runs: the longest, often one, but
+        all where several steps have the same text.  LearnPack puts its own lines before the student's."""
+        path = compile_run_copy(argv)
+        copy = read_file(path) if path is not None else None
+        if path is None or not copy:
+            return ()
+        ending = posixpath.splitext(path)[1].lower()
+        longest, paths = 0, list[str]()
+        for step in self.course.steps:
+            for file in step.files:
+                if not file.name.lower().endswith(ending) or not is_source_file(file.name):
+                    continue
+                text = read_file(posixpath.join(self.course.root, file.path))
+                if text is None or not text.strip() or len(text) < longest or not copy.endswith(text):
+                    continue
+                if len(text) > longest:
+                    longest, paths = len(text), []
+                paths.append(file.path)
+        return tuple(paths)
+
+
+class Finder:
+    """Finds processes that began, and programs that were executed, by comparing the process table with the last
+    time.  New processes are watched for another program for 2 s, reported ones always.
+
+    `before_look` is called with the pid of each new process of ours before it is read.
+    """
+
+    def __init__(self, tracker: Tracker, before_look: Callable[[int], None] = lambda pid: None) -> None:
+        self._tracker = tracker
+        self._before_look = before_look
+        self._known: Mapping[int, int] = {}
+        self._young: dict[int, tuple[float, tuple[str, ...] | None]] = {}
+
+    def find(self) -> Mapping[int, int]:
+        """Compare, report what is new, and return the process table as it was at the beginning."""
+        tracker, reader = self._tracker, self._tracker.reader
+        known, self._known = self._known, reader.pids()
+        now = time.monotonic()
+        new = [pid for pid, identity in self._known.items() if known.get(pid) != identity]
+        for pid in new:
+            if reader.is_mine(pid):
+                self._before_look(pid)
+                self._young[pid] = (now, tracker.noticed(pid))
+        just_looked = set(new)
+        for pid, (since, argv) in list(self._young.items()):
+            if pid not in self._known or now - since > JUST_STARTED_MS / 1000:
+                del self._young[pid]
+            elif pid not in just_looked and pid not in tracker.tracked:
+                current = reader.argv(pid)
+                if current != argv:
+                    self._young[pid] = (since, current)
+                    tracker.executed(pid, now_ms())
+        for pid, one in list(tracker.tracked.items()):
+            if pid not in just_looked and pid in self._known:
+                current = reader.argv(pid)
+                if current is not None and current != one.argv:
+                    tracker.executed(pid, now_ms())
+        return self._known
+
+    def expects_more(self) -> bool:
+        """Whether a reported process is so young that it may yet execute another program."""
+        return any(pid in self._tracker.tracked for pid in self._young)
+
+
+def read_file(path: str, not_after: int | None = None) -> bytes | None:
+    """A regular file's first TEXT_BYTES; None if there is none, or if it was changed after `not_after` (ms).
+
+    O_NONBLOCK: a named pipe must not hold the sensor up."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            if not_after is not None and found.st_mtime_ns // 1_000_000 > not_after:
+                return None
+            # One byte more than the size, so that the usual file takes one read; one that grows is cut off.
+            return os.read(handle, min(found.st_size + 1, TEXT_BYTES))
+        finally:
+            os.close(handle)
+    except (OSError, ValueError):  # deleted, unreadable; a NUL in the name
+        return None

@@ -1,0 +1,395 @@
+"""The composition root and the only loop.
+
+Each sensor has its own thread and only puts observations on one queue; this loop owns inference, journal and
+document.  The order is the promise: an event is journaled (durable) before anything else sees it, and the
+document is a fold of the journal.  Nothing wakes the loop but an observation or a deadline of the inference, of
+a held-back document, or of a journal that waits for room.
+
+A full disk keeps events in memory and tries again; what would not fit there is counted and becomes a gap.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import time
+from dataclasses import dataclass
+
+import orjson
+
+from .config import Config, course_state_dir
+from .core.codec import from_plain, to_plain
+from .core.course import Course, printable
+from .core.events import Event, Evidence, Gap, SessionEnd
+from .core.inference import Inference, Settings, Snapshot
+from .core.observations import (
+    AgentStarted,
+    AgentStopped,
+    ClockJumped,
+    CourseRead,
+    EventsLost,
+    Observation,
+    ProcessesListed,
+    SensorChanged,
+)
+from .hosting.notify import notify
+from .sensors.clock import now_ms
+from .sensors.course import read_course
+from .sensors.files import FileSensor
+from .sensors.processes import ProcessSensor
+from .store.document_file import DocumentError, DocumentFile
+from .store.journal import Journal, JournalCorrupt, JournalError, JournalFull, JournalGone, dumped, open_or_replace
+from .store.lock import Lock
+
+log = logging.getLogger("learnpack-agent")
+
+#: The document follows an event after this time, and no sooner than 50 times the last one's cost (2 % duty).
+DOCUMENT_DELAY_MS = 300
+DOCUMENT_DUTY = 50
+#: A LearnPack server with telemetry of its own writes the file 0.8-1.5 s after its start (measured); until this
+#: age a server is taken for one that will.
+SERVER_SILENCE_MS = 10_000
+#: A full disk is tried again after this time; so many events wait in memory meanwhile.
+FULL_RETRY_MS = 2_000
+DOCUMENT_RETRY_MS = 20_000
+WAITING_EVENTS = 20_000
+#: The wall clock may drift this much against the monotonic one (NTP slews at 0.5 ms/s) before it "jumped".
+CLOCK_JUMP_MS = 2_000
+#: Work in the course without any process event for so long: is the process sensor still alive?
+SENSOR_DOUBT_MS = 60_000
+
+#: The first look at the processes takes some ms, a self-test that gets no answer a second.
+PROCESSES_PATIENCE_S = 3.0
+
+_Stop = object()
+
+
+def run(root: str, config: Config, record: str | None = None) -> None:
+    """Watch the course in `root` until SIGTERM or SIGINT.  Blocks.
+
+    Raises CourseError (no such course), AlreadyRunning, JournalError, OSError (state directory).
+    """
+    course = read_course(root)
+    directory = course_state_dir(config, course.root)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    lock = Lock.acquire(directory)
+    try:
+        agent = Agent(course, config, directory, record)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: agent.stop())
+        agent.run()
+    finally:
+        lock.release()
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What is wrong now, for `status`; a repeating failure is logged once per change."""
+
+    text: str | None = None
+
+    def set(self, text: str | None) -> bool:
+        """Returns whether this is news."""
+        news, self.text = text != self.text, text
+        if news and text is not None:
+            log.warning("%s", text)
+        return news
+
+
+class Agent:
+    """One course, watched.  `run` is the loop; `stop` ends it from any thread or signal handler."""
+
+    def __init__(self, course: Course, config: Config, directory: str, record: str | None) -> None:
+        self._course = course
+        self._directory = directory
+        self._waiting: list[Event] = []  # concluded, not yet durable
+        self._journal = self._open_journal()
+        self._document = DocumentFile(course.root, self._journal, limit=config.document_max_mb << 20)
+        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._settings = Settings(session_silence_ms=config.session_silence_minutes * 60_000)
+        self._inference = self._resumed()
+        self._processes = ProcessSensor(
+            course, self._queue.put, prefer=config.process_sensor, log=log.info, on_level=self._on_level
+        )
+        self._files = FileSensor(course, self._queue.put, on_open=self._processes.trigger)
+        self._trace = None
+        if record is not None:
+            from .trace import TraceWriter
+
+            self._trace = TraceWriter(record, self._settings, self._inference.snapshot())
+        self._processes_listed = False
+        self._dropped: tuple[int, int] | None = None  # how many events, since when
+        self._journal_retry_at: int | None = None
+        self._document_due: int | None = None
+        self._document_next = 0  # not before (duty)
+        self._journal_trouble, self._document_trouble = _Trouble(), _Trouble()
+        self._clock_offset = _clock_offset()
+        self._status: dict[str, object] = {"pid": os.getpid(), "started_at": now_ms(), "lost": 0}
+
+    def _open_journal(self) -> Journal:
+        """The journal; a damaged one is moved aside, and that is a gap."""
+        now = now_ms()
+        journal, aside = open_or_replace(self._directory, str(now))
+        if aside is not None:
+            words = f"the journal was damaged and moved aside to {aside.name}"
+            log.error("%s", words)
+            self._waiting.append(Gap(now, now, words, (Evidence(0, now, "SQLite could not read it"),)))
+        return journal
+
+    def _resumed(self) -> Inference:
+        kept = self._journal.state()
+        if kept is None:
+            return Inference(self._settings)
+        try:
+            return Inference.resumed(from_plain(Snapshot, orjson.loads(kept)), self._settings)
+        except ValueError as error:
+            log.warning("what was known before the restart can't be read, beginning anew: %s", error)
+            return Inference(self._settings)
+
+    def stop(self) -> None:
+        self._queue.put(_Stop)
+
+    def run(self) -> None:
+        self._handle(AgentStarted(now_ms()))
+        self._handle(CourseRead(now_ms(), self._course))
+        self._processes.start()
+        self._take_until_listed()
+        self._files.start()
+        self._take_all()
+        self._flush()
+        self._document_due = now_ms() + DOCUMENT_DELAY_MS
+        self._put_status(ready_at=now_ms())
+        log.info(
+            "ready: watching %s (%d steps); processes: %s",
+            printable(self._course.root),
+            len(self._course.steps),
+            self._processes.level,
+        )
+        notify(READY="1", STATUS=f"watching {len(self._course.steps)} steps; processes: {self._processes.level}")
+        try:
+            while self._wait():
+                pass
+        finally:
+            self._close()
+
+    def _take_until_listed(self) -> None:
+        """What runs already must be known before the files are read: is that queue a living server's?"""
+        end = time.monotonic() + PROCESSES_PATIENCE_S
+        while self._processes_listed is False and (left := end - time.monotonic()) > 0:
+            try:
+                self._take(self._queue.get(timeout=left))
+            except queue.Empty:
+                break
+
+    # --- the loop ---
+
+    def _wait(self) -> bool:
+        """Wait for the next observation or deadline and handle it; False when it is time to stop."""
+        deadline = self._next_deadline()
+        timeout = None if deadline is None else max(0.0, (deadline - now_ms()) / 1000)
+        try:
+            first = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            self._note_clock()
+            self._deadlines(now_ms())
+            return True
+        self._note_clock()
+        going = self._take(first) and self._take_all()
+        self._flush()
+        self._deadlines(now_ms())
+        return going
+
+    def _take(self, item: object) -> bool:
+        if item is _Stop:
+            return False
+        self._handle(item)  # type: ignore[arg-type]  # only sensors put anything else, and only observations
+        return True
+
+    def _take_all(self) -> bool:
+        """All that is there already: one journal transaction for a burst."""
+        for _ in range(512):
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if not self._take(item):
+                return False
+        return True
+
+    def _handle(self, seen: Observation) -> None:
+        if self._trace is not None:
+            self._trace.observation(seen)
+        match seen:
+            case ProcessesListed():
+                self._processes_listed = True
+            case SensorChanged():
+                self._processes_listed = self._processes_listed or seen.level == "none"
+                log.info("%s are seen by %s; it can't see: %s", seen.sensor, seen.level, seen.blind_to or "nothing")
+                self._put_status(**{seen.sensor: {"level": seen.level, "blind_to": seen.blind_to, "since": seen.at}})
+            case EventsLost():
+                log.warning("%s: something was missed: %s", seen.sensor, seen.reason)
+                self._put_status(lost=int(str(self._status["lost"])) + 1)
+            case CourseRead():
+                self._course = seen.course
+                self._processes.set_course(seen.course)
+            case _:
+                pass
+        self._conclude(self._inference.receive(seen))
+
+    def _conclude(self, events: list[Event]) -> None:
+        for event in events:
+            log.debug("%s", event)
+            if len(self._waiting) < WAITING_EVENTS:
+                self._waiting.append(event)
+            else:
+                count, since = self._dropped or (0, event.at)
+                self._dropped = (count + 1, since)
+        if events and self._document_due is None:
+            self._document_due = now_ms() + DOCUMENT_DELAY_MS
+        if any(isinstance(event, SessionEnd) for event in events):
+            self._document_due = now_ms()
+
+    def _next_deadline(self) -> int | None:
+        times = (self._inference.next_deadline(), self._journal_retry_at, self._document_deadline())
+        return min((time for time in times if time is not None), default=None)
+
+    def _deadlines(self, now: int) -> None:
+        deadline = self._inference.next_deadline()
+        if deadline is not None and deadline <= now:
+            if self._trace is not None:
+                self._trace.deadline(now)
+            self._conclude(self._inference.handle_deadline(now))
+            self._flush()
+        if self._journal_retry_at is not None and self._journal_retry_at <= now:
+            self._flush()
+        document = self._document_deadline()
+        if document is not None and document <= now:
+            self._write_document()
+
+    # --- the clock ---
+
+    def _note_clock(self) -> None:
+        offset = _clock_offset()
+        by = offset - self._clock_offset
+        self._clock_offset = offset
+        if abs(by) >= CLOCK_JUMP_MS:
+            self._handle(ClockJumped(now_ms(), by))
+            for name in ("_document_due", "_journal_retry_at"):
+                if getattr(self, name) is not None:
+                    setattr(self, name, getattr(self, name) + by)
+            self._document_next += by
+
+    # --- the journal ---
+
+    def _flush(self) -> None:
+        """Make everything concluded so far durable, and what a restart needs to know with it."""
+        if not self._waiting and not self._inference.unsaved:
+            return
+        state = dumped(to_plain(self._inference.snapshot()))
+        try:
+            self._write_journal(state)
+        except JournalFull as error:
+            self._journal_retry_at = now_ms() + FULL_RETRY_MS
+            self._journal_trouble.set(f"the journal takes nothing, events wait in memory: {error}")
+            return
+        self._inference.unsaved = False
+        self._journal_retry_at = None
+        if self._journal_trouble.set(None):
+            log.info("the journal takes events again")
+
+    def _write_journal(self, state: bytes) -> None:
+        try:
+            if not self._waiting:
+                self._journal.save_state(state)
+                return
+            events = list(self._waiting)
+            if self._dropped is not None:
+                count, since = self._dropped
+                now = now_ms()
+                words = f"{count} events were concluded while the disk was full and did not fit in memory"
+                events.append(Gap(now, since, words, (Evidence(0, now, "the journal took nothing"),)))
+            self._journal.append(events, state)
+            self._waiting, self._dropped = [], None
+        except (JournalGone, JournalCorrupt) as error:
+            # Deleted or destroyed under our feet: begin another, with everything that still waits.
+            log.error("%s", error)
+            self._journal.close()
+            self._journal = self._document.journal = self._open_journal()
+            self._journal.append(self._waiting, state)
+            self._waiting, self._dropped = [], None
+
+    def _put_status(self, **facts: object) -> None:
+        """What `status` tells about the running agent; written when it changes."""
+        self._status.update(facts)
+        try:
+            self._journal.put_fact("status", self._status)
+        except JournalError:
+            pass  # said by _flush, and written with the next change
+
+    # --- the document ---
+
+    def _document_deadline(self) -> int | None:
+        if self._document_due is None:
+            return None
+        due = max(self._document_due, self._document_next)
+        held_until = self._held_until()
+        if held_until is None:
+            return None  # the end of the server's session makes it due again
+        return max(due, held_until)
+
+    def _held_until(self) -> int | None:
+        """When the document may be written: 0 for now, None while a LearnPack server writes it itself."""
+        since = self._inference.learnpack_since
+        if since is None:
+            return 0
+        if self._document.foreign_since(since):
+            return None
+        return since + SERVER_SILENCE_MS
+
+    def _write_document(self) -> None:
+        self._document_due = None
+        try:
+            written = self._document.write(self._course, now_ms())
+        except (DocumentError, JournalError) as error:
+            if self._document_trouble.set(f"telemetry.json is not written: {error}"):
+                self._put_status(document=str(error))
+            self._document_next = now_ms() + DOCUMENT_RETRY_MS
+            self._document_due = self._document_next if isinstance(error, JournalFull) else None
+            return
+        if written.problem is not None:
+            kept = f", a copy is in {written.aside}" if written.aside else ""
+            log.warning("telemetry.json could not be read (%s)%s", written.problem, kept)
+        if self._document_trouble.set(None):
+            self._put_status(document=None)
+        self._document_next = now_ms() + int(written.seconds * 1000 * DOCUMENT_DUTY)
+
+    # --- levels and the end ---
+
+    def _on_level(self, level: str) -> None:
+        """Called by the process sensor, in its thread, when its level changes."""
+        self._files.watch_opens(self._processes.wants_opens)
+
+    def _close(self) -> None:
+        notify(STOPPING="1")
+        self._files.stop()
+        self._processes.stop()
+        self._take_all()
+        self._handle(AgentStopped(now_ms()))
+        self._flush()
+        if self._held_until() is not None:
+            self._write_document()
+        self._put_status(stopped_at=now_ms())
+        if self._waiting:
+            log.error("%d events could not be written: the journal has no room", len(self._waiting))
+        if self._trace is not None:
+            self._trace.close()
+        self._journal.close()
+        log.info("stopped")
+
+
+def _clock_offset() -> int:
+    """Wall clock minus time since boot (sleep included), ms: changes only when somebody sets the clock."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return now_ms() - time.clock_gettime_ns(clock) // 1_000_000

@@ -1,0 +1,218 @@
+"""What LearnPack recorded itself, taken over into the journal's table `adopted` so that nothing of it is ever lost.
+
+Reading the same document twice changes nothing: an attempt is known by its step, kind, start and end.  An attempt
+that carries the `event_id` of one of our own records is ours coming back and is not taken.  Everything else is:
+attempts, AI interactions, quiz submissions, sessions, and the keys of the document and of each step, in the one form
+of `core.learnpack_forms`; only personal data (`fullname`) is left out.
+
+Rows: kind "compile", "test", "ai_interaction", "quiz_submission" (one element of a step's list), "step" (a step's
+other keys), "session" and "document" (step_slug "").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ..core.codec import cleaned
+from ..core.course import Course
+from ..core.learnpack_forms import (
+    LISTS,
+    PRIVATE,
+    Span,
+    milliseconds,
+    outputs_size,
+    pairs,
+    read_attempt,
+    same_attempt,
+    same_keys,
+)
+from .journal import Journal, JournalCorrupt, dumped
+from .json_pieces import Unreadable, take_apart
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What a reading brought: how many attempts were new, how many elements the document had in all."""
+
+    new: int
+    read: int
+
+
+class OtherCourse(Unreadable):
+    """The document is of another course."""
+
+
+def parsed(text: bytes) -> Any:
+    """JSON as LearnPack writes it, with valid Unicode throughout.  Raises Unreadable."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if rb"\u" not in text:
+            raise Unreadable(str(error)) from None
+    # JavaScript writes a lone surrogate as an escape; orjson refuses it, the standard module doesn't.
+    import json
+
+    try:
+        return cleaned(json.loads(text))
+    except ValueError as error:
+        raise Unreadable(str(error)) from None
+
+
+def adopt(journal: Journal, course: Course, read: Callable[[int, int], bytes]) -> Adoption:
+    """Takes over the document whose bytes `read(offset, size)` gives, as os.pread does; all of it or nothing.
+
+    Raises Unreadable (OtherCourse where the document is of another one), OSError, JournalError.
+    """
+    place = 0
+
+    def read_on(size: int) -> bytes:
+        nonlocal place
+        data = read(place, size)
+        place += len(data)
+        return data
+
+    rest, pieces = take_apart(read_on, LISTS)
+    document = parsed(rest)
+    steps = document.pop("steps", None)
+    steps = steps if isinstance(steps, list) else []
+    slugs = [_slug_of(step, index, course) for index, step in enumerate(steps)]
+    _check_course(document, slugs, course)
+    new = 0
+    with journal.transaction():
+        _adopt_head(journal, document)
+        for slug, step in zip(slugs, steps, strict=True):
+            if isinstance(step, dict):
+                own = {key: value for key, value in step.items() if key not in LISTS and value is not None}
+                _unite(journal, slug, "step", "", own, same_keys)
+        seen: Counter[tuple[str, str, str]] = Counter()
+        for piece in pieces:
+            text = read(piece.start, piece.end - piece.start)
+            element = parsed(text)
+            if isinstance(element, dict) and not _is_ours(journal, element):
+                new += _adopt_element(journal, slugs[piece.step], LISTS[piece.key], element, seen)
+    return Adoption(new, len(pieces))
+
+
+def _slug_of(step: Any, index: int, course: Course) -> str:
+    slug = step.get("slug") if isinstance(step, dict) else None
+    if isinstance(slug, str) and slug:
+        return slug
+    # LearnPack itself knows its steps by their index.
+    return course.steps[index].slug if index < len(course.steps) else f"step-{index}"
+
+
+def _check_course(document: Mapping[str, Any], slugs: list[str], course: Course) -> None:
+    """Raises OtherCourse when the document has another slug and most of its steps are not of this course.
+
+    The slug alone does not decide: a course's slug changes when its teacher renames it.
+    """
+    slug = document.get("slug")
+    if not isinstance(slug, str) or not slug or slug == course.slug:
+        return
+    common = sum(course.step_named(step) is not None for step in slugs)
+    if common * 2 < len(slugs) or not slugs:
+        raise OtherCourse(f"it belongs to the course {cleaned(slug)!r}")
+
+
+def _is_ours(journal: Journal, element: Mapping[str, Any]) -> bool:
+    prefix, _, number = str(element.get("event_id", "")).rpartition("-")
+    return prefix == journal.id and number.isdecimal() and len(number) < 19 and int(number) <= journal.last_number
+
+
+def _adopt_head(journal: Journal, document: dict[str, Any]) -> None:
+    sessions = document.pop("workout_session", None)
+    for session in sessions if isinstance(sessions, list) else []:
+        started_at = milliseconds(session.get("started_at")) if isinstance(session, dict) else None
+        if started_at is not None:
+            session = {**session, "started_at": started_at, "ended_at": milliseconds(session.get("ended_at"))}
+            own = {key: value for key, value in session.items() if value is not None}
+            _unite(journal, "", "session", str(started_at), own, same_keys)
+    own = {key: value for key, value in document.items() if key not in PRIVATE and value is not None}
+    _unite(journal, "", "document", "", own, same_keys)
+
+
+def _adopt_element(
+    journal: Journal, slug: str, kind: str, element: Mapping[str, Any], seen: Counter[tuple[str, str, str]]
+) -> bool:
+    attempt = read_attempt(element, kind)
+    started, ended = attempt.get("started_at"), attempt.get("ended_at")
+    identity = f"{started}-{ended}"
+    if started is None and ended is None:
+        # Known by what it says; two that say the same are two.
+        import zlib
+
+        identity = f"{zlib.crc32(dumped(attempt)):08x}"
+    seen[slug, kind, identity] += 1
+    if seen[slug, kind, identity] > 1:
+        identity += f"#{seen[slug, kind, identity]}"
+    return _unite(journal, slug, kind, identity, attempt, same_attempt)
+
+
+def _unite(
+    journal: Journal,
+    slug: str,
+    kind: str,
+    identity: str,
+    new: dict[str, Any],
+    same: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]],
+) -> bool:
+    """Stores a row, or unites it with the one that is there.  Returns whether it was not there."""
+    execute = journal.connection.execute
+    place = (slug, kind, identity)
+    row = execute("SELECT key, body FROM adopted WHERE step_slug=? AND kind=? AND identity=?", place).fetchone()
+    body = new if row is None else same(_loaded(journal, row[1]), new)
+    text = dumped(body)
+    values = (milliseconds(body.get("started_at")), milliseconds(body.get("ended_at")), outputs_size(body), text)
+    if row is None:
+        execute(
+            "INSERT INTO adopted(step_slug, kind, identity, started_at, ended_at, outputs_size, body)"
+            " VALUES(?, ?, ?, ?, ?, ?, ?)",
+            place + values,
+        )
+    elif row[1] != text:
+        execute("UPDATE adopted SET started_at=?, ended_at=?, outputs_size=?, body=? WHERE key=?", (*values, row[0]))
+    return row is None
+
+
+def _loaded(journal: Journal, body: bytes) -> dict[str, Any]:
+    try:
+        keys = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise JournalCorrupt(f"{journal.path}: an adopted row: {error}") from error
+    return keys if isinstance(keys, dict) else {}
+
+
+def keys_of(journal: Journal, kind: str, slug: str = "") -> dict[str, Any]:
+    """LearnPack's keys of the document (kind "document") or of a step ("step"), {} where it recorded none."""
+    return next((body for _, body in rows(journal, kind, slug)), {})
+
+
+def rows(journal: Journal, kind: str, slug: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+    """The adopted elements of one kind and step: key and content, oldest first."""
+    query = "SELECT key FROM adopted WHERE step_slug=? AND kind=? ORDER BY started_at, key"
+    for (key,) in journal.connection.execute(query, (slug, kind)).fetchall():
+        yield key, row(journal, key)
+
+
+def row(journal: Journal, key: int) -> dict[str, Any]:
+    """One adopted element."""
+    found = journal.connection.execute("SELECT body FROM adopted WHERE key=?", (key,)).fetchone()
+    return _loaded(journal, found[0])
+
+
+def spans(journal: Journal, kind: str, slug: str) -> list[Span]:
+    """When LearnPack's attempts of one step and kind were; those without any time are left out."""
+    query = "SELECT key, started_at, ended_at FROM adopted WHERE step_slug=? AND kind=? AND started_at IS NOT NULL"
+    return [Span(*found) for found in journal.connection.execute(query, (slug, kind))]
+
+
+def same_runs(journal: Journal, kind: str, slug: str) -> dict[int, int]:
+    """Which of our runs LearnPack recorded too: the record's number → the adopted row's key."""
+    query = "SELECT number, started_at, ended_at FROM records WHERE step_slug=? AND event=?"
+    ours = [Span(*found) for found in journal.connection.execute(query, (slug, kind))]
+    return pairs(ours, spans(journal, kind, slug)) if ours else {}

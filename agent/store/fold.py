@@ -1,0 +1,184 @@
+"""The document as a stream of bytes: the records and what LearnPack recorded, joined by `core.document`.
+
+Nothing is held but one attempt and the times of one step's runs: 20,000 runs of 14 KB are folded in a few MB.  The
+whole is bounded: when it would be larger than the limit, the texts (source, output) of our oldest runs are left out;
+attempts never, and never a text that LearnPack wrote.  So a document can be larger than the limit when LearnPack's
+own part alone is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.course import Course, Step
+from ..core.document import ACTS, DocumentFacts, Session, StepFacts, attempt, head, step_head
+from ..core.events import Gap, SessionEnd, SessionStart
+from ..core.learnpack_forms import LISTS
+from .adoption import keys_of, row, rows, same_runs
+from .journal import Journal, dumped
+
+#: Bytes of the document, unless told otherwise.
+LIMIT = 8 << 20
+
+#: What an attempt takes without its texts, at most: measured 255 bytes with the longest id and times.
+_BARE_ATTEMPT = 320
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What goes into a document: its head, its steps, and from which record on texts are kept."""
+
+    head: bytes
+    steps: tuple[tuple[str, bytes], ...]
+    texts_from: int
+    omitted: int
+
+
+def plan(journal: Journal, course: Course, at: int, limit: int = LIMIT) -> Plan:
+    """Everything but the lists.  `at` is now, in milliseconds; it only shows where nothing has happened yet."""
+    top = dumped(head(course, _document_facts(journal, at)))
+    steps = tuple((slug, dumped(document)) for slug, document in _steps(journal, course))
+    spent = len(top) + sum(len(document) + 80 for _, document in steps)
+    texts_from, omitted = _texts_from(journal, limit - spent)
+    return Plan(top, steps, texts_from, omitted)
+
+
+def chunks(journal: Journal, plan: Plan) -> Iterator[bytes]:
+    """The document, in pieces of one attempt or less.  The journal must not change between `plan` and the end."""
+    yield plan.head[:-1] + b',"steps":['
+    for index, (slug, document) in enumerate(plan.steps):
+        yield (b"," if index else b"") + document[:-1]
+        for name, kind in LISTS.items():
+            if kind in ("compile", "test"):
+                elements = _runs(journal, slug, kind, plan.texts_from)
+            else:
+                elements = (body for _, body in rows(journal, kind, slug))
+            yield from _list(name, elements, always=kind != "quiz_submission")
+        yield b"}"
+    yield b"]}"
+
+
+def _list(name: str, elements: Iterator[dict[str, Any]], *, always: bool) -> Iterator[bytes]:
+    opening = b',"%s":[' % name.encode()
+    separator = opening
+    for element in elements:
+        yield separator + dumped(element)
+        separator = b","
+    if separator is not opening:
+        yield b"]"
+    elif always:
+        yield opening + b"]"
+
+
+def _runs(journal: Journal, slug: str, kind: str, texts_from: int) -> Iterator[dict[str, Any]]:
+    """The attempts of one step, ours and LearnPack's, the same run once, by their start."""
+    same = same_runs(journal, kind, slug)
+    query = "SELECT started_at, number, outputs_size > 0 FROM records WHERE step_slug=? AND event=?"
+    order: list[tuple[int, int, int]] = [
+        # (start, record's number or 0, adopted key or 0); a left-out text makes the number negative
+        (start, -number if has_texts and number < texts_from else number, same.get(number, 0))
+        for start, number, has_texts in journal.connection.execute(query, (slug, kind))
+    ]
+    taken = set(same.values())
+    adopted = "SELECT coalesce(started_at, 0), 0, key FROM adopted WHERE step_slug=? AND kind=?"
+    order += [found for found in journal.connection.execute(adopted, (slug, kind)) if found[2] not in taken]
+    order.sort()
+    for _, number, key in order:
+        theirs = row(journal, key) if key else None
+        if not number:
+            assert theirs is not None
+            yield theirs
+            continue
+        run = journal.run(abs(number), with_texts=number > 0)
+        yield attempt(run, f"{journal.id}-{abs(number)}", theirs, omitted=number < 0)
+
+
+def _texts_from(journal: Journal, room: int) -> tuple[int, int]:
+    """The number of the first record whose texts have room, and how many records before it have texts."""
+    execute = journal.connection.execute
+    count = execute("SELECT count(*) FROM records WHERE started_at IS NOT NULL").fetchone()[0]
+    query = "SELECT coalesce(sum(length(body)), 0) FROM adopted WHERE kind NOT IN ('step', 'session', 'document')"
+    room -= count * _BARE_ATTEMPT + execute(query).fetchone()[0]
+    newest = execute("SELECT number, outputs_size FROM records WHERE outputs_size > 0 ORDER BY number DESC")
+    for number, size in newest:
+        room -= size
+        if room < 0:
+            query = "SELECT count(*) FROM records WHERE outputs_size > 0 AND number <= ?"
+            return number + 1, execute(query, (number,)).fetchone()[0]
+    return 0, 0
+
+
+def _document_facts(journal: Journal, at: int) -> DocumentFacts:
+    execute = journal.connection.execute
+    first = execute("SELECT at FROM records WHERE event != 'gap' ORDER BY number LIMIT 1").fetchone()
+    acts = f"SELECT max(at) FROM records WHERE event IN ({','.join('?' * len(ACTS))})"
+    theirs = [body for _, body in rows(journal, "session")]
+    return DocumentFacts(
+        document_id=journal.id,
+        at=at,
+        first_event_at=None if first is None else first[0],
+        last_act_at=execute(acts, ACTS).fetchone()[0],
+        sessions=_sessions(journal),
+        user_id=journal.fact("user_id"),
+        learnpack=keys_of(journal, "document"),
+        learnpack_sessions=theirs,
+    )
+
+
+def _sessions(journal: Journal) -> list[Session]:
+    """Our sessions.  A start without an end, followed by another start, is a session whose end was not seen."""
+    query = "SELECT event, at FROM records WHERE event IN ('session_start', 'session_end') ORDER BY number"
+    sessions: list[Session] = []
+    for event, at in journal.connection.execute(query):
+        if event == "session_start":
+            sessions.append(Session(at, None))
+        elif sessions and sessions[-1].ended_at is None:
+            sessions[-1] = Session(sessions[-1].started_at, max(at, sessions[-1].started_at))
+    return sessions
+
+
+def _steps(journal: Journal, course: Course) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each step's slug and head: the course's steps in order, then those that the course does not have any more.
+
+    LearnPack finds a step by its index in this list, so the course's own come first, each at its position.
+    """
+    execute = journal.connection.execute
+    known: dict[str, Step] = {}
+    for step in course.steps:
+        if step.slug in known:
+            # Two steps with one slug: everything recorded belongs to the first, as in LearnPack.
+            yield "", step_head(step, StepFacts(step.slug))
+            continue
+        known[step.slug] = step
+        yield step.slug, _step(journal, step.slug, step)
+    slugs = "SELECT step_slug FROM records WHERE step_slug IS NOT NULL UNION SELECT step_slug FROM adopted"
+    others = [slug for (slug,) in execute(slugs) if slug and slug not in known]
+    documents = [(slug, _step(journal, slug, None)) for slug in others]
+    yield from sorted(documents, key=lambda found: (str(found[1].get("position", "")).zfill(9), found[0]))
+
+
+def _step(journal: Journal, slug: str, step: Step | None) -> dict[str, Any]:
+    execute = journal.connection.execute
+    first = "SELECT at FROM records WHERE step_slug=? AND event=? ORDER BY number LIMIT 1"
+    opened = execute(first, (slug, "open_step")).fetchone()
+    completed = execute(first, (slug, "complete_step")).fetchone()
+    runs = (
+        "SELECT min(started_at) FROM (SELECT started_at FROM records WHERE step_slug=?1 UNION ALL"
+        " SELECT started_at FROM adopted WHERE step_slug=?1 AND kind IN ('compile', 'test'))"
+    )
+    position = None
+    if step is None:
+        last = execute("SELECT max(number) FROM records WHERE step_slug=?", (slug,)).fetchone()[0]
+        record = None if last is None else journal.record(last)
+        if record is not None and not isinstance(record.event, (SessionStart, SessionEnd, Gap)):
+            position = record.event.step.position
+    facts = StepFacts(
+        slug=slug,
+        position=position,
+        opened_at=opened and opened[0],
+        completed_at=completed and completed[0],
+        first_run_at=execute(runs, (slug,)).fetchone()[0],
+    )
+    return step_head(step, facts, keys_of(journal, "step", slug))

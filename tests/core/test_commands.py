@@ -1,0 +1,268 @@
+"""What each command line is for.  A row is one command that a student, an editor or LearnPack really starts."""
+
+import shlex
+
+import pytest
+
+from agent.core.commands import (
+    NotARun,
+    Purpose,
+    compile_run_copy,
+    files_to_read,
+    is_relevant,
+    is_server,
+    purpose_of,
+    rewrites_files,
+)
+from agent.core.course import Course
+
+from .world import COURSE, INCREMENTAL
+
+S = "/c/exercises/01-hello"
+APP = "exercises/01-hello/app.py"
+TEST = "exercises/01-hello/test.py"
+JS = "exercises/02-js/app.js"
+JS_TEST = "exercises/02-js/tests.js"
+
+
+def told(purpose: Purpose | NotARun) -> str:
+    if isinstance(purpose, NotARun):
+        return "no"
+    whole = " whole" if purpose.whole else ""
+    return f"{purpose.kind.value} {' '.join(purpose.targets)}{whole}"
+
+
+def judged(command: str, cwd: str = "/c", course: Course = COURSE, **more: object) -> str:
+    return told(purpose_of(course, shlex.split(command), cwd, **more))  # type: ignore[arg-type]
+
+
+RUNS = [
+    # Python
+    ("python exercises/01-hello/app.py", "/c", f"compile {APP}"),
+    ("python3 app.py", S, f"compile {APP}"),
+    ("python3.11 -u ./app.py 1 2", S, f"compile {APP}"),
+    ("/home/u/venv/bin/python /c/exercises/01-hello/app.py", "/", f"compile {APP}"),
+    ("python c/exercises/01-hello/app.py", "/", f"compile {APP}"),
+    ("python -i exercises/01-hello/app.py", "/c", f"compile {APP}"),
+    ("python -W ignore -X dev app.py", S, f"compile {APP}"),
+    ("python -Wignore app.py", S, f"compile {APP}"),
+    ("python -- app.py", S, f"compile {APP}"),
+    ("python -m app", S, f"compile {APP}"),
+    ("python ../01-hello/app.py", "/c/exercises/04-more", f"compile {APP}"),
+    ("python solution.hide.py", S, "compile exercises/01-hello/solution.hide.py"),
+    ("python -m pdb app.py", S, f"compile {APP}"),
+    ("python -m cProfile -s cumtime app.py", S, f"compile {APP}"),
+    ("python /venv/bin/coverage run app.py", S, f"compile {APP}"),
+    ("python /venv/bin/ipython app.py", S, f"compile {APP}"),
+    ("pypy3 app.py", S, f"compile {APP}"),
+    # JavaScript
+    ("node exercises/02-js/app.js", "/c", f"compile {JS}"),
+    ("node exercises/02-js/app", "/c", f"compile {JS}"),
+    ("node app --flag", "/c/exercises/02-js", f"compile {JS}"),
+    ("node --inspect -r dotenv/config app.js", "/c/exercises/02-js", f"compile {JS}"),
+    ("node /usr/lib/node_modules/.bin/tsx app.js", "/c/exercises/02-js", f"compile {JS}"),
+    # others
+    ("./exercises/01-hello/a.out", "/c", "compile exercises/01-hello/a.out"),
+    ("ruby exercises/01-hello/app.rb", "/c", "compile exercises/01-hello/app.rb"),
+    ("bash exercises/06-shell/app.sh", "/c", "compile exercises/06-shell/app.sh"),
+    ("gcc -o app exercises/01-hello/app.c", "/c", "build exercises/01-hello/app.c"),
+]
+
+TESTS = [
+    ("python /venv/bin/pytest exercises/01-hello/test.py", "/c", f"test {TEST} whole"),
+    ("python /venv/bin/pytest test.py -xvs --tb=short", S, f"test {TEST} whole"),
+    ("python -m pytest exercises/01-hello/test.py", "/c", f"test {TEST} whole"),
+    (
+        "python /p/bin/pytest ./exercises/01-hello/test.py --testdox --capture=sys --color=yes --stdin='[\"5\"]'",
+        "/c",
+        f"test {TEST} whole",
+    ),
+    ("python -m coverage run -m pytest test.py", S, f"test {TEST} whole"),
+    ("python -m pytest test.py -k hello", S, f"test {TEST}"),
+    ("python -m pytest -khello test.py", S, f"test {TEST}"),
+    ("python -m pytest -xk hello test.py", S, f"test {TEST}"),
+    ("python -m pytest test.py::test_hello", S, f"test {TEST}"),
+    ("python -m pytest --lf test.py", S, f"test {TEST}"),
+    ("python -m pytest --deselect test.py::test_a test.py", S, f"test {TEST}"),
+    ("python -m pytest", S, "test exercises/01-hello"),  # test.py is not collected by pattern
+    ("python -m pytest exercises/01-hello/", "/c", "test exercises/01-hello"),
+    ("python -m doctest app.py", S, f"test {APP}"),
+    (
+        'node /p/bin/jest \'--config={"testRegex":"exercises/02-js/tests.js","verbose":true}\' --colors',
+        "/c",
+        f"test {JS_TEST} whole",
+    ),
+    ("node --test exercises/02-js/tests.js", "/c", f"test {JS_TEST} whole"),
+    ("node --test --test-name-pattern=one tests.js", "/c/exercises/02-js", f"test {JS_TEST}"),
+    ("node --test", "/c/exercises/05-js-again", "test exercises/05-js-again/test.js whole"),
+    ("node /c/node_modules/.bin/jest 02-js", "/c", f"test {JS_TEST} whole"),
+    ("node /c/node_modules/.bin/jest exercises/02-js/tests.js -t adds", "/c", f"test {JS_TEST}"),
+    ("node /c/node_modules/.bin/jest", "/c/exercises/05-js-again", "test exercises/05-js-again/test.js whole"),
+    ("node /n/.bin/mocha tests.js", "/c/exercises/02-js", f"test {JS_TEST} whole"),
+    ("node /n/.bin/mocha --grep one tests.js", "/c/exercises/02-js", f"test {JS_TEST}"),
+    ("node /n/vitest.mjs run 02-js", "/c", f"test {JS_TEST} whole"),
+]
+
+NOT_RUNS = [
+    "python",
+    "python -",
+    "python -c 'import platform'",
+    "python -V",
+    "python --version",
+    "python --help",
+    "python -m py_compile exercises/01-hello/app.py",
+    "python -m black exercises/01-hello/app.py",
+    "python /venv/bin/black exercises/01-hello/app.py",
+    "python /venv/bin/pylint exercises/01-hello/app.py",
+    "python -m mypy exercises/01-hello/app.py",
+    "python -m pip install pytest",
+    "python -m venv .venv",
+    "python -m http.server",
+    "python /venv/bin/pytest --collect-only exercises/01-hello/test.py",
+    "python /venv/bin/pytest --co -q exercises/01-hello/test.py",
+    "python /venv/bin/pytest --help",
+    "python /venv/bin/pytest --version",
+    "python -m unittest --help",
+    "python -m coverage report exercises/01-hello/app.py",
+    "python3 -I -c 'import sys'",
+    "python /usr/lib/some/lsp_server.py",
+    "python .venv/bin/black exercises/01-hello/app.py",
+    "python .learn/dist/cached_app.py",
+    "bash /root/.pyenv/shims/python exercises/01-hello/app.py",
+    "bash exercises/01-hello/run.sh",
+    "sh -c 'python exercises/01-hello/app.py'",
+    "env python exercises/01-hello/app.py",
+    "time python exercises/01-hello/app.py",
+    "timeout 1 python exercises/01-hello/app.py",
+    "node",
+    "node -e 1",
+    "node -p 1",
+    "node --check exercises/02-js/app.js",
+    "node -c exercises/02-js/app.js",
+    "node --version",
+    "node --watch exercises/02-js/app.js",  # its child is the run
+    "node /usr/bin/npm test",
+    "node /usr/bin/npx jest exercises/02-js/tests.js",
+    "node /n/.bin/eslint exercises/02-js/app.js",
+    "node /n/.bin/prettier --write exercises/02-js/app.js",
+    "node /n/pyright/langserver.index.js --stdio",
+    "node /n/.bin/jest --listTests",
+    "node /n/.bin/jest --version",
+    "git status",
+    "git checkout exercises/01-hello/app.py",
+    "cat exercises/01-hello/app.py",
+    "vim exercises/01-hello/app.py",
+    "nano exercises/01-hello/app.py",
+    "sed -i s/a/b/ exercises/01-hello/app.py",
+    "cp exercises/01-hello/app.py /tmp",
+    "ls exercises/01-hello",
+    "file exercises/01-hello/app.py",
+    "gcc --version",
+    "uv run exercises/01-hello/app.py",
+]
+
+
+@pytest.mark.parametrize(("command", "cwd", "expected"), RUNS)
+def test_a_step_s_own_file_makes_a_run(command: str, cwd: str, expected: str) -> None:
+    assert judged(command, cwd) == expected
+
+
+@pytest.mark.parametrize(("command", "cwd", "expected"), TESTS)
+def test_a_test_tool_over_a_step_makes_a_test(command: str, cwd: str, expected: str) -> None:
+    assert judged(command, cwd) == expected
+
+
+@pytest.mark.parametrize("command", NOT_RUNS)
+def test_tools_shells_and_questions_are_no_runs(command: str) -> None:
+    assert judged(command) == "no"
+
+
+def test_a_redirected_file_is_what_python_runs() -> None:
+    assert judged("python", stdin="/c/exercises/01-hello/app.py") == f"compile {APP}"
+    assert judged("python", stdin="/home/u/other.py") == "no"
+
+
+def test_a_test_file_run_directly_is_a_test_only_if_it_tests_itself() -> None:
+    assert judged("python test.py", S) == f"compile {TEST}"
+    assert judged("python test.py", S, text_of={TEST: "unittest.main()"}) == f"test {TEST} whole"
+
+
+@pytest.mark.parametrize("command", ["python -m unittest test", "python -m unittest", "python -m unittest test.py"])
+def test_unittest_proves_something_only_with_a_test_case_in_the_file(command: str) -> None:
+    assert judged(command, S, text_of={TEST: "class T(unittest.TestCase): ..."}) == f"test {TEST} whole"
+    assert judged(command, S, text_of={TEST: "def test_a(): ..."}) == f"test {TEST}"
+
+
+def test_one_test_case_of_unittest_is_not_the_whole_file() -> None:
+    text = {TEST: "class T(unittest.TestCase): ..."}
+    assert judged("python -m unittest test.T.test_a", S, text_of=text) == f"test {TEST}"
+    assert judged("python -m unittest -k one test", S, text_of=text) == f"test {TEST}"
+
+
+def test_configured_patterns_decide_what_a_bare_pytest_collects() -> None:
+    configured = Course("/c", "x", COURSE.steps, pytest_files=("test.py",))
+    assert judged("python -m pytest", S, configured) == f"test {TEST} whole"
+    assert judged("python -m pytest", "/c", configured).split() == ["test", TEST, "exercises/04-more/test.py", "whole"]
+
+
+def test_identical_copies_of_compile_run_are_alternatives() -> None:
+    copies = ("exercises/02-js/app.js", "exercises/05-js-again/app.js")
+    purpose = purpose_of(COURSE, ["node", "/h/.compile-run2/tmp/node/source-a-1.js"], "/c", copy_of=copies)
+    assert isinstance(purpose, Purpose)
+    assert purpose.alternatives
+    assert purpose.targets == copies
+
+
+def test_code_in_the_root_of_an_incremental_course_is_the_student_s() -> None:
+    assert judged("python /c/app.py", "/c", INCREMENTAL) == "compile app.py"
+    assert judged("pytest ./.learn/exercises/02-b/test.py", "/c", INCREMENTAL) == (
+        "test .learn/exercises/02-b/test.py whole"
+    )
+    assert judged("python venv/bin/black app.py", "/c", INCREMENTAL) == "no"
+    assert judged("python /c/app.py", "/c", COURSE) == "no"
+
+
+def test_the_files_worth_reading_are_the_entry_and_the_test() -> None:
+    assert files_to_read(COURSE, ["python", "-m", "pytest", TEST], "/c", None) == (APP, TEST)
+    assert files_to_read(COURSE, ["python", APP], "/c", None) == (APP,)
+    assert files_to_read(COURSE, ["git", "status"], "/c", None) == ()
+    assert files_to_read(INCREMENTAL, ["pytest", ".learn/exercises/01-a/test.py"], "/c", None) == (
+        "app.py",
+        ".learn/exercises/01-a/test.py",
+    )
+
+
+def test_only_processes_that_touch_the_course_are_relevant() -> None:
+    assert is_relevant(COURSE, ["anything"], "/c/exercises", None)
+    assert is_relevant(COURSE, ["python", "/c/exercises/01-hello/app.py"], "/home", None)
+    assert is_relevant(COURSE, ["python", "c/exercises/01-hello/app.py"], "/", None)
+    assert is_relevant(COURSE, ["python"], "/home", "/c/exercises/01-hello/app.py")
+    assert not is_relevant(COURSE, ["python", "app.py"], "/home", None)
+    assert not is_relevant(COURSE, ["python", "app.py"], "/cc", None)
+
+
+def test_a_copy_of_compile_run_is_recognised_by_its_place() -> None:
+    assert compile_run_copy(["node", "/h/.compile-run2/tmp/node/source-a-1.js"]) == (
+        "/h/.compile-run2/tmp/node/source-a-1.js"
+    )
+    java = ["java", "-classpath", "/h/.compile-run2/tmp/java/source-a-1", "App"]
+    assert compile_run_copy(java) == "/h/.compile-run2/tmp/java/source-a-1/App.java"
+    assert compile_run_copy(["node", "app.js"]) is None
+
+
+def test_formatters_and_checkouts_rewrite_files_and_questions_to_git_do_not() -> None:
+    assert rewrites_files(["python", "/venv/bin/black", "app.py"])
+    assert rewrites_files(["python", "-m", "black", "app.py"])
+    assert rewrites_files(["git", "pull"])
+    assert rewrites_files(["git", "-C", "/c", "checkout", "."])
+    assert not rewrites_files(["git", "status"])
+    assert not rewrites_files(["vim", "app.py"])
+
+
+def test_the_server_is_learnpack_start_in_the_course_s_root() -> None:
+    start = ["node", "/usr/lib/node_modules/learnpack/bin/learnpack", "start", "-p", "3000"]
+    assert is_server(COURSE, start, "/c")
+    assert is_server(COURSE, ["node", "/usr/lib/node_modules/@learnpack/learnpack/bin/run", "start"], "/c")
+    assert not is_server(COURSE, start, "/other")
+    assert not is_server(COURSE, ["node", "/usr/bin/learnpack", "publish"], "/c")
+    assert not is_server(COURSE, ["grep", "learnpack", "start"], "/c")

@@ -1,0 +1,141 @@
+"""The real agent as a process: started through its command line, awaited, stopped, asked for its events."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .toolbox import REPOSITORY
+
+READY_SECONDS = 20.0
+PATIENCE_SECONDS = 15.0
+
+Event = dict[str, Any]
+
+
+class Agent:
+    """One course's agent.  `start` may be called again after `stop` or `kill`: the state directory stays."""
+
+    def __init__(self, course: Path, state: Path, environment: dict[str, str], *, arguments: tuple[str, ...] = ()):
+        self.course = course
+        self.state = state
+        self.arguments = arguments
+        self.environment = {**environment, "PYTHONPATH": str(REPOSITORY)}
+        self.lives = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        state.parent.mkdir(parents=True, exist_ok=True)
+
+    def command(self, verb: str, *more: str, course: Path | None = None) -> list[str]:
+        where = str(course or self.course)
+        return [sys.executable, "-m", "agent", verb, where, "--state-dir", str(self.state), *more]
+
+    @property
+    def log_path(self) -> Path:
+        return self.state.parent / f"{self.state.name}-agent-{self.lives}.log"
+
+    @property
+    def trace_path(self) -> Path:
+        return self.state.parent / f"{self.state.name}-trace-{self.lives}.jsonl"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    # ------------------------------------------------------------------------------------------ life
+
+    def start(self, wait: bool = True) -> Agent:
+        self.lives += 1
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                self.command("run", "--record", str(self.trace_path), *self.arguments),
+                cwd=self.state.parent,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if wait:
+            self.await_ready()
+        return self
+
+    def await_ready(self) -> None:
+        process = self._running()
+        deadline = time.monotonic() + READY_SECONDS
+        while "ready" not in self.log:
+            assert process.poll() is None, f"the agent ended with {process.returncode}:\n{self.log}"
+            assert time.monotonic() < deadline, f"the agent is not ready:\n{self.log}"
+            time.sleep(0.01)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self.process is not None, "the agent was not started"
+        return self.process
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        process = self._running()
+        process.send_signal(sig)
+        return process.wait(PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    def end(self) -> None:
+        """For the end of a test: nothing of ours stays behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    # ------------------------------------------------------------------------------------------ what it concluded
+
+    def call(self, verb: str, *more: str, course: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Another command of the agent, to its end."""
+        return subprocess.run(
+            self.command(verb, *more, course=course),
+            cwd=self.state.parent,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    def events(self) -> list[Event]:
+        done = self.call("export", "--format", "jsonl")
+        assert done.returncode == 0, f"export ended with {done.returncode}: {done.stderr}"
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def wait_for(self, condition: Callable[[list[Event]], bool], seconds: float = 5.0) -> list[Event]:
+        """The events, as soon as they meet the condition, or as they are when the time is over.
+
+        It does not fail: the caller's assertion shows what is missing.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            events = self.events()
+            if condition(events) or time.monotonic() > deadline:
+                return events
+            time.sleep(0.05)
+
+    def document(self) -> dict[str, Any] | None:
+        path = self.course / ".learn" / "telemetry.json"
+        if not path.exists():
+            return None
+        document = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(document, dict)
+        return document
+
+
+def clean_environment(environment: dict[str, str]) -> dict[str, str]:
+    """What the agent gets of the student's environment: no more than a login gives."""
+    names = ("HOME", "LANG", "PATH", "SHELL", "TMPDIR", "USER")
+    return {name: environment[name] for name in names if name in environment}
+
+
+def count(events: list[Event], kind: str, slug: str | None = None) -> int:
+    return sum(event["event"] == kind and slug in (None, event.get("step_slug")) for event in events)

@@ -1,0 +1,143 @@
+"""Small courses of our own, written into a temporary directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+#: File name → text; a course is slug → files.
+Files = Mapping[str, str]
+
+_PY_TEST = """\
+import runpy
+
+
+def test_it_says_{word}(capsys):
+    runpy.run_path("exercises/{slug}/app.py")
+    assert capsys.readouterr().out == "{word}\\n"
+"""
+
+_PY_INPUT_TEST = """\
+import builtins
+import runpy
+
+
+def test_it_greets(capsys, monkeypatch, answers):
+    given = iter(answers or ["Ada"])
+    monkeypatch.setattr(builtins, "input", lambda *_: next(given))
+    runpy.run_path("exercises/{slug}/app.py")
+    assert capsys.readouterr().out == "Hello Ada\\n"
+"""
+
+_JS_TEST = """\
+test('it says {word}', () => {{
+  const said = jest.spyOn(console, 'log').mockImplementation(() => {{}});
+  require('./app.js');
+  expect(said).toHaveBeenCalledWith('{word}');
+}});
+"""
+
+_STUB = "# your code here\n"
+_JS_STUB = "// your code here\n"
+
+
+def _python_step(slug: str, word: str, text: str = _STUB) -> Files:
+    return {
+        "README.md": f"# {slug}\nSay {word}.\n",
+        "app.py": text,
+        "solution.hide.py": f"print({word!r})\n",
+        "test.py": _PY_TEST.format(word=word, slug=slug),
+    }
+
+
+def _node_step(slug: str, word: str, text: str = _JS_STUB) -> Files:
+    return {
+        "README.md": f"# {slug}\nSay {word}.\n",
+        "app.js": text,
+        "solution.hide.js": f"console.log({word!r});\n",
+        "tests.js": _JS_TEST.format(word=word),
+    }
+
+
+def _reading(slug: str) -> Files:
+    return {"README.md": f"# {slug}\nOnly to read.\n"}
+
+
+PYTHON: Mapping[str, Files] = {
+    "00-welcome": _reading("00-welcome"),
+    "01-hello": _python_step("01-hello", "hello"),
+    "02-sum": _python_step("02-sum", "5", "# add two numbers\n"),
+    "03-reading": _reading("03-reading"),
+    "04-input": {
+        "README.md": "# 04-input\nAsk for a name.\n",
+        "app.py": "name = input('name? ')\nprint(name)\n",
+        "test.py": _PY_INPUT_TEST.format(slug="04-input"),
+    },
+    "05-twin-a": _python_step("05-twin-a", "twin"),
+    "06-twin-b": _python_step("06-twin-b", "twin"),
+    "07-free": {
+        "README.md": "# 07-free\nNo tests here.\n",
+        "app.py": "print('free')\n",
+        "helper.py": "print('help')\n",
+    },
+}
+
+JAVASCRIPT: Mapping[str, Files] = {
+    "00-welcome": _reading("00-welcome"),
+    "01-hello": _node_step("01-hello", "hello"),
+    "02-sum": _node_step("02-sum", "5", "// add two numbers\n"),
+    "03-reading": _reading("03-reading"),
+    "04-twin-a": _node_step("04-twin-a", "twin"),
+    "05-twin-b": _node_step("05-twin-b", "twin"),
+    "06-free": {"README.md": "# 06-free\nNo tests here.\n", "app.js": "console.log('free');\n"},
+}
+
+ODD: Mapping[str, Files] = {
+    slug: {"README.md": f"# {slug}\n", "app.py": f"print({position})\n"}
+    for position, slug in enumerate(
+        ["00 with spaces", "01-ñandú-日本語", "02-it's", "03-$HOME;`x`", "04-🐍", "05-a.b.c", "06-" + "x" * 180]
+    )
+}
+
+INCREMENTAL: Mapping[str, Files] = {
+    "00-welcome": _reading("00-welcome"),
+    **{
+        slug: {
+            "README.md": f"# {slug}\nSay {word}.\n",
+            "test.py": f'import runpy\n\n\ndef test_it(capsys):\n    runpy.run_path("app.py")\n'
+            f'    assert "{word}" in capsys.readouterr().out\n',
+        }
+        for slug, word in (("01-first", "first"), ("02-second", "second"))
+    },
+}
+
+
+def make_course(
+    root: Path,
+    steps: Mapping[str, Files],
+    settings: Mapping[str, object] | None = None,
+    exercises: str = "exercises",
+    root_files: Files | None = None,
+) -> Path:
+    """Writes the course and returns its real path."""
+    root.mkdir(parents=True)
+    learn = {"slug": "a-course-of-our-own", "title": {"us": "A course of our own"}, "grading": "isolated"}
+    (root / "learn.json").write_text(json.dumps({**learn, **(settings or {})}, indent=2), encoding="utf-8")
+    (root / "README.md").write_text("# A course of our own\n", encoding="utf-8")
+    (root / ".learn" / "_app").mkdir(parents=True)
+    (root / ".learn" / "_app" / "index.html").write_text("<html></html>\n")
+    for slug, files in steps.items():
+        directory = root / exercises / slug
+        directory.mkdir(parents=True)
+        for name, text in files.items():
+            (directory / name).write_text(text, encoding="utf-8")
+    for name, text in (root_files or {}).items():
+        (root / name).write_text(text, encoding="utf-8")
+    return root.resolve()
+
+
+def make_incremental_course(root: Path) -> Path:
+    """The steps lie in `.learn/exercises`, the code is one file at the root."""
+    settings = {"grading": "incremental"}
+    return make_course(root, INCREMENTAL, settings, ".learn/exercises", {"app.py": "print('start')\n"})

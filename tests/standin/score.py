@@ -1,0 +1,217 @@
+"""The agent's events against the truth: what was missed, what was invented, what is wrong.
+
+A truth from LearnPack names the moment; a truth from a terminal names a window in which the run happened.  Each event
+explains at most one truth, so a doubled run is an invented one.  An `open_step` that nobody asked for is allowed only
+where work in that step explains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Beyond this the agent's time is wrong.  Measured times agree within 10 ms; a loaded machine of CI does not.
+TOLERANCE_MS = 600
+
+EventRow = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What happened.  `kind` is the event's name, or "edit" for work that may open a step but is no event.
+
+    `window` says that the run lies somewhere between the two times.  None in `source`, `stdout`, `stderr`,
+    `origin` means: not compared.  `optional`: the agent may conclude it or not.
+    """
+
+    kind: str
+    slug: str
+    started_at: int
+    ended_at: int
+    exit_code: int | None = None
+    signal: int | None = None
+    source: str | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    origin: str | None = None
+    optional: bool = False
+    window: bool = False
+    label: str = ""
+
+    def __str__(self) -> str:
+        ending = f" exit={self.exit_code} signal={self.signal}" if self.kind in ("compile", "test") else ""
+        what = f" [{self.label}]" if self.label else ""
+        return f"{self.kind} {self.slug} {self.started_at}..{self.ended_at}{ending}{what}"
+
+
+@dataclass
+class Score:
+    missed: list[str] = field(default_factory=list)
+    invented: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    start_errors: list[int] = field(default_factory=list)
+    end_errors: list[int] = field(default_factory=list)
+
+    @property
+    def is_perfect(self) -> bool:
+        return not (self.missed or self.invented or self.wrong)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{title}:\n    " + "\n    ".join(rows)
+            for title, rows in (("missed", self.missed), ("invented", self.invented), ("wrong", self.wrong))
+            if rows
+        ]
+        worst = f"start errors up to {max(self.start_errors, default=0)} ms, end {max(self.end_errors, default=0)} ms"
+        return "\n".join([*lines, worst])
+
+
+def shown(event: EventRow) -> str:
+    parts = [f"#{event.get('number')} {event['event']} {event.get('step_slug')} at={event['at']}"]
+    names = ("started_at", "ended_at", "exit_code", "signal", "origin", "command")
+    parts += [f"{name}={event[name]}" for name in names if name in event]
+    words = [one.get("words", "") if isinstance(one, dict) else str(one) for one in event.get("evidence") or []]
+    return " ".join(parts) + f" because {words}"
+
+
+def _start(event: EventRow) -> int:
+    started = event.get("started_at")
+    return int(event["at"] if started is None else started)
+
+
+def _distance(event: EventRow, truth: Truth, tolerance: int) -> int | None:
+    """How far the event is from the truth, or None when it can't be it."""
+    if event["event"] != truth.kind or event.get("step_slug") != truth.slug:
+        return None
+    start = _start(event)
+    if truth.window:
+        # A window holds one typed line; the terminal waits between two lines, so a small margin is enough.
+        inside = truth.started_at - 50 <= start <= truth.ended_at + 50
+        return abs(start - truth.started_at) if inside else None
+    distance = abs(start - truth.started_at)
+    return distance if distance <= tolerance else None
+
+
+def _pair(events: Sequence[EventRow], truths: Sequence[Truth], tolerance: int) -> dict[int, int]:
+    """Truth index → event index, nearest pairs first."""
+    near = sorted(
+        (distance, truth_at, event_at)
+        for truth_at, truth in enumerate(truths)
+        for event_at, event in enumerate(events)
+        if (distance := _distance(event, truth, tolerance)) is not None
+    )
+    pairs: dict[int, int] = {}
+    used: set[int] = set()
+    for _, truth_at, event_at in near:
+        if truth_at not in pairs and event_at not in used:
+            pairs[truth_at] = event_at
+            used.add(event_at)
+    return pairs
+
+
+def _compare_run(score: Score, truth: Truth, event: EventRow, tolerance: int) -> None:
+    def expect(name: str, wanted: object) -> None:
+        if event.get(name) != wanted:
+            score.wrong.append(f"{name} is {event.get(name)!r}, not {wanted!r}: {truth} -- {shown(event)}")
+
+    expect("exit_code", truth.exit_code)
+    expect("signal", truth.signal)
+    if truth.origin is not None:
+        expect("origin", truth.origin)
+    if truth.source is not None:
+        expect("source_code", truth.source)
+    if event.get("output") == "full":
+        for name, text in (("stdout", truth.stdout), ("stderr", truth.stderr)):
+            if text is not None:
+                expect(name, text)
+    end = event.get("ended_at")
+    if end is None:
+        score.wrong.append(f"no end: {truth} -- {shown(event)}")
+    elif truth.window:
+        if not truth.started_at - 50 <= end <= truth.ended_at + 50:
+            score.wrong.append(f"ends outside the window: {truth} -- {shown(event)}")
+    else:
+        score.start_errors.append(abs(_start(event) - truth.started_at))
+        score.end_errors.append(abs(end - truth.ended_at))
+        if score.end_errors[-1] > tolerance:
+            score.wrong.append(f"ends {end - truth.ended_at} ms off: {truth} -- {shown(event)}")
+
+
+def _is_explained(event: EventRow, truths: Iterable[Truth], tolerance: int) -> bool:
+    """Whether work in the step explains that it was opened."""
+    return any(
+        truth.kind in ("compile", "test", "edit", "reset_step")
+        and truth.slug == event.get("step_slug")
+        and truth.started_at - tolerance <= event["at"] <= truth.ended_at + tolerance
+        for truth in truths
+    )
+
+
+def score(
+    events: Sequence[EventRow],
+    truths: Sequence[Truth],
+    completed: Mapping[str, int | None] | None = None,
+    tolerance: int = TOLERANCE_MS,
+) -> Score:
+    """Compares; `completed` is slug → the moment of completion (None: any), None as a whole: not compared."""
+    result = Score()
+    for kind in ("compile", "test", "open_step", "reset_step"):
+        of_kind = [event for event in events if event["event"] == kind]
+        wanted = [truth for truth in truths if truth.kind == kind]
+        pairs = _pair(of_kind, wanted, tolerance)
+        for at, truth in enumerate(wanted):
+            if at in pairs:
+                if kind in ("compile", "test") and not truth.optional:
+                    _compare_run(result, truth, of_kind[pairs[at]], tolerance)
+            elif not truth.optional:
+                result.missed.append(str(truth))
+        for at, event in enumerate(of_kind):
+            if at not in pairs.values() and not (kind == "open_step" and _is_explained(event, truths, tolerance)):
+                result.invented.append(shown(event))
+    if completed is not None:
+        _compare_completions(result, events, completed, tolerance)
+    _compare_form(result, events)
+    return result
+
+
+def _compare_completions(
+    result: Score, events: Sequence[EventRow], completed: Mapping[str, int | None], tolerance: int
+) -> None:
+    done: dict[str, EventRow] = {}
+    for event in events:
+        if event["event"] != "complete_step":
+            continue
+        if event["step_slug"] in done or event["step_slug"] not in completed:
+            result.invented.append(shown(event))
+        done.setdefault(event["step_slug"], event)
+    for slug, at in completed.items():
+        if slug not in done:
+            result.missed.append(f"complete_step {slug} at {at}")
+        elif at is not None and abs(done[slug]["at"] - at) > tolerance:
+            result.wrong.append(f"completed {done[slug]['at'] - at} ms off: {shown(done[slug])}")
+
+
+def _compare_form(result: Score, events: Sequence[EventRow]) -> None:
+    numbers = [event["number"] for event in events]
+    if numbers != sorted(set(numbers)):
+        result.wrong.append(f"numbers do not ascend: {numbers}")
+    if len({event["id"] for event in events}) != len(events):
+        result.wrong.append("two events have the same id")
+    for event in events:
+        if not event.get("evidence"):
+            result.wrong.append(f"no evidence: {shown(event)}")
+        for name in ("at", "started_at", "ended_at"):
+            if event.get(name) is not None and not isinstance(event[name], int):
+                result.wrong.append(f"{name} is no integer: {shown(event)}")
+
+
+def assert_perfect(
+    events: Sequence[EventRow],
+    truths: Sequence[Truth],
+    completed: Mapping[str, int | None] | None = None,
+    tolerance: int = TOLERANCE_MS,
+) -> Score:
+    result = score(events, truths, completed, tolerance)
+    assert result.is_perfect, f"\n{result}\nall events:\n    " + "\n    ".join(map(shown, events))
+    return result
