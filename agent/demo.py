@@ -173,16 +173,7 @@ def _perform(acts: list[Act], journal: Journal) -> list[str]:
         print(f"* {act.words}")
         before = time.time()
         act.do()
-        found: list[Record] = []
-
-        def look(found: list[Record] = found) -> bool:
-            found += journal.records(after=found[-1].number if found else last)
-            return len(found) >= len(act.expected)  # noqa: B023  (used within this turn only)
-
-        _until(look)
-        if not act.expected:
-            time.sleep(0.3)  # nothing may come
-            look()
+        found = _records(journal, last, len(act.expected))
         for record in found:
             last = record.number
             late = max(0, int((time.time() - before) * 1000))
@@ -191,6 +182,18 @@ def _perform(acts: list[Act], journal: Journal) -> list[str]:
         if told != list(act.expected):
             wrong.append(f"{act.words}: expected {list(act.expected)}, concluded {told}")
     return wrong
+
+
+def _records(journal: Journal, after: int, count: int) -> list[Record]:
+    """The records after this number, as soon as there are `count`; where none is expected, those that come anyway."""
+    found: list[Record] = []
+
+    def enough() -> bool:
+        found.extend(journal.records(after=found[-1].number if found else after))
+        return len(found) >= count > 0
+
+    _until(enough, seconds=WAIT_S if count else 0.3)
+    return found
 
 
 def _told(event: Event) -> Expected:
@@ -203,8 +206,8 @@ def _told(event: Event) -> Expected:
             return event.name, event.step.slug, None
 
 
-def _until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + WAIT_S
+def _until(condition: Callable[[], bool], seconds: float = WAIT_S) -> bool:
+    end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             return False

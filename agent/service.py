@@ -10,6 +10,7 @@ A full disk keeps events in memory and tries again; what would not fit there is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -30,6 +31,7 @@ from .core.observations import (
     ClockJumped,
     CourseRead,
     EventsLost,
+    FileChanged,
     Observation,
     ProcessesListed,
     SensorChanged,
@@ -39,6 +41,7 @@ from .sensors.clock import now_ms
 from .sensors.course import read_course
 from .sensors.files import FileSensor
 from .sensors.processes import ProcessSensor
+from .sensors.promptness import let_threads_take_turns
 from .store.document_file import DocumentError, DocumentFile
 from .store.journal import Journal, JournalCorrupt, JournalError, JournalFull, JournalGone, dumped, open_or_replace
 from .store.lock import Lock
@@ -120,6 +123,7 @@ class Agent:
 
             self._trace = TraceWriter(record, self._settings, self._inference.snapshot())
         self._processes_listed = False
+        self._processes_checked_at = 0
         self._dropped: tuple[int, int] | None = None  # how many events, since when
         self._journal_retry_at: int | None = None
         self._document_due: int | None = None
@@ -152,6 +156,7 @@ class Agent:
         self._queue.put(_Stop)
 
     def run(self) -> None:
+        let_threads_take_turns()
         self._handle(AgentStarted(now_ms()))
         self._handle(CourseRead(now_ms(), self._course))
         self._processes.start()
@@ -160,7 +165,7 @@ class Agent:
         self._take_all()
         self._flush()
         self._document_due = now_ms() + DOCUMENT_DELAY_MS
-        self._put_status(ready_at=now_ms())
+        self._put_status(ready_at=now_ms(), files=self._files_status())
         log.info(
             "ready: watching %s (%d steps); processes: %s",
             printable(self._course.root),
@@ -222,6 +227,8 @@ class Agent:
         if self._trace is not None:
             self._trace.observation(seen)
         match seen:
+            case FileChanged():
+                self._maybe_doubt_processes(seen.at)
             case ProcessesListed():
                 self._processes_listed = True
             case SensorChanged():
@@ -230,7 +237,7 @@ class Agent:
                 self._put_status(**{seen.sensor: {"level": seen.level, "blind_to": seen.blind_to, "since": seen.at}})
             case EventsLost():
                 log.warning("%s: something was missed: %s", seen.sensor, seen.reason)
-                self._put_status(lost=int(str(self._status["lost"])) + 1)
+                self._put_status(lost=int(str(self._status["lost"])) + 1, files=self._files_status())
             case CourseRead():
                 self._course = seen.course
                 self._processes.set_course(seen.course)
@@ -323,10 +330,8 @@ class Agent:
     def _put_status(self, **facts: object) -> None:
         """What `status` tells about the running agent; written when it changes."""
         self._status.update(facts)
-        try:
+        with contextlib.suppress(JournalError):  # said by _flush, and written with the next change
             self._journal.put_fact("status", self._status)
-        except JournalError:
-            pass  # said by _flush, and written with the next change
 
     # --- the document ---
 
@@ -365,7 +370,20 @@ class Agent:
             self._put_status(document=None)
         self._document_next = now_ms() + int(written.seconds * 1000 * DOCUMENT_DUTY)
 
-    # --- levels and the end ---
+    # --- the sensors, and the end ---
+
+    def _files_status(self) -> dict[str, object]:
+        health = self._files.health
+        blind = "; ".join(f"{path}: {reason}" for path, reason in health.skipped)
+        return {"level": health.level, "blind_to": blind, "watches": health.watches, "files": health.files}
+
+    def _maybe_doubt_processes(self, at: int) -> None:
+        """Files change, but of no process anything was seen for long: another program can switch the kernel's
+        process events off (before Linux 6.6), and then they just stop."""
+        quiet_since = max(self._processes.last_event_ms, self._processes_checked_at)
+        if at - quiet_since > SENSOR_DOUBT_MS:
+            self._processes_checked_at = at
+            self._processes.check()
 
     def _on_level(self, level: str) -> None:
         """Called by the process sensor, in its thread, when its level changes."""

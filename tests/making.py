@@ -155,7 +155,7 @@ def assert_receivable(document: dict[str, Any]) -> None:
             assert_milliseconds(each["started_at"])
             assert_milliseconds(each["ended_at"])
             assert each["exit_code"] is None or type(each["exit_code"]) is int
-            assert "opened_at" in one
+            assert one["opened_at"] <= each["started_at"] <= each["ended_at"]
 
 
 def assert_milliseconds(at: object) -> None:

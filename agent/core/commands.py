@@ -55,7 +55,8 @@ class Purpose:
 
     `targets` are paths relative to the course's root.  `whole`: nothing narrows a test to a part of a step's
     test file, and exit code 0 means that it passed.  `alternatives`: the targets are equally good guesses for
-    one file (compile-run's copies of identical files).  `silent_codes`: exit codes that say "nothing was tested".
+    one file (compile-run's copies of identical files); with no target at all it is the current step's.
+    `silent_codes`: exit codes that say "nothing was tested".
     """
 
     kind: Kind
@@ -99,7 +100,7 @@ def purpose_of(
     if not argv:
         return NotARun("a kernel thread")
     reader = _Reader(course, cwd, stdin, text_of or {})
-    if copy_of:
+    if copy_of or compile_run_copy(argv) is not None:
         kind = Kind.BUILD if COMPILERS.fullmatch(program_of(argv)) else Kind.COMPILE
         return Purpose(kind, program_of(argv), tuple(copy_of), alternatives=True)
     return reader.command(argv)

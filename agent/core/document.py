@@ -10,9 +10,11 @@ What is decided here, because the receiver's metrics depend on it:
   session told it.  The receiver ends in an error without it and with a null one alike, and LearnPack itself leaves
   it out until somebody logs in.
 - `opened_at` and `completed_at` are numbers or absent, never null.  Whoever ran something in a step or completed it
-  had opened it, so the opening is the earliest of all that is known; hence completed is never before opened.
+  had opened it, so the opening is the earliest of all that is known; hence completed is never before opened, and no
+  run either (the receiver would count a negative time).
 - `exit_code` is always there and null where it is not known: the receiver counts that as not passed.
 - A run whose end was not seen ends where it began, so that the receiver has a number, and says `"end": "unknown"`.
+  One during which the clock was set back ends where it began, too.
 - A text that was not captured is "" and the attempt says `"output": "none"`; one that was left out to keep the
   document small is "" and the attempt says `"omitted": true`.  The command is not in the document.
 - What LearnPack wrote is kept: its value wins, except for texts, where ours are what the program really printed.
@@ -81,9 +83,9 @@ def head(course: Course, facts: DocumentFacts) -> dict[str, Any]:
     if facts.user_id is not None:
         document["user_id"] = facts.user_id
     started = milliseconds(theirs.get("tutorial_started_at")) or facts.first_event_at or facts.at
-    known = (milliseconds(theirs.get("last_interaction_at")), facts.last_act_at)
+    known = (started, milliseconds(theirs.get("last_interaction_at")), facts.last_act_at)
     document["tutorial_started_at"] = started
-    document["last_interaction_at"] = max((at for at in known if at), default=started)
+    document["last_interaction_at"] = max(at for at in known if at)
     document["workout_session"] = workout_sessions(facts.sessions, facts.learnpack_sessions)
     return document
 
@@ -131,9 +133,7 @@ def step_head(step: Step | None, facts: StepFacts, learnpack: Mapping[str, Any] 
         document.setdefault("files", [])
         document.setdefault("is_testeable", False)
     completed = milliseconds(theirs.get("completed_at")) or facts.completed_at
-    opened = [milliseconds(theirs.get("opened_at")), facts.opened_at, completed]
-    if not any(opened[:2]):
-        opened.append(facts.first_run_at)
+    opened = (milliseconds(theirs.get("opened_at")), facts.opened_at, facts.first_run_at, completed)
     document.pop("opened_at", None)
     document.pop("completed_at", None)
     if any(opened):
@@ -152,7 +152,7 @@ def attempt(run: Run, event_id: str, learnpack: Mapping[str, Any] | None = None,
     document: dict[str, Any] = {
         "event_id": event_id,
         "started_at": run.started_at,
-        "ended_at": run.started_at if run.ended_at is None else run.ended_at,
+        "ended_at": run.started_at if run.ended_at is None else max(run.started_at, run.ended_at),
         "exit_code": run.exit_code,
         "signal": run.signal,
         "origin": run.origin.value,

@@ -17,7 +17,7 @@ Processes live in `agent.core.processes`, command lines in `agent.core.commands`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from .commands import entry_of
@@ -59,6 +59,7 @@ from .observations import (
 )
 from .processes import FinishedRun, Key, Process, ProcessTree, is_silent
 from .runners import Kind
+from .visits import Hint, Visits
 
 #: config.json and resets/ are only hints: LearnPack's queue follows within 5 ms (35 at the first request).
 HINT_MS = 500
@@ -66,7 +67,6 @@ HINT_MS = 500
 EDIT_MS = 1_500
 #: A report belongs to a run if it was written while it ran, give or take the clocks of two threads.
 REPORT_SLACK_MS = 1_000
-_REMEMBERED_VISITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,38 +101,6 @@ class Snapshot:
     in_flight: tuple[ProcessExecuted, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Hint:
-    """A step opening that waits for something better, or for the time to be believed."""
-
-    slug: str
-    at: int
-    deadline: int
-    evidence: Evidence
-    is_edit: bool = False
-
-
-@dataclass(slots=True)
-class _Visits:
-    """Which step was current when; (time of opening, slug), oldest first."""
-
-    entries: list[tuple[int, str]] = field(default_factory=list)
-
-    def at(self, time: int) -> str | None:
-        return next((slug for opened, slug in reversed(self.entries) if opened <= time), None)
-
-    def current(self) -> str | None:
-        return self.entries[-1][1] if self.entries else None
-
-    def add(self, time: int, slug: str) -> bool:
-        """Returns whether this is the newest opening, so that the step is current now."""
-        newest = not self.entries or time >= self.entries[-1][0]
-        self.entries.append((time, slug))
-        self.entries.sort(key=lambda entry: entry[0])
-        del self.entries[:-_REMEMBERED_VISITS]
-        return newest
-
-
 class Inference:
     """The machine.  Not thread-safe: one owner feeds it."""
 
@@ -141,7 +109,7 @@ class Inference:
         self._course: Course | None = None
         self._tree = ProcessTree()
         self._session: Session | None = None
-        self._visits = _Visits()
+        self._visits = Visits()
         self._opened: set[str] = set()
         self._completed: set[str] = set()
         self._queue_length: int | None = None
@@ -149,7 +117,7 @@ class Inference:
         self._config_current: str | None = None
         self._config_known = False
         self._reports: dict[str, ReportRead] = {}
-        self._hints: list[_Hint] = []
+        self._hints: list[Hint] = []
         self._quiet_until = 0  # many steps changed at once until then: no student
         self._gone: tuple[int, str] | None = None
         self._started_at = 0
@@ -379,9 +347,9 @@ class Inference:
             return
         if any(opened > at - 2 * HINT_MS and visited == slug for opened, visited in self._visits.entries):
             return
-        self._hints.append(_Hint(slug, at, at + wait_ms, self._evidence(at, words), is_edit))
+        self._hints.append(Hint(slug, at, at + wait_ms, self._evidence(at, words), is_edit))
 
-    def _believe(self, hint: _Hint) -> None:
+    def _believe(self, hint: Hint) -> None:
         step = self._course.step_named(hint.slug) if self._course else None
         if step is not None and step.slug != self._visits.at(hint.at):
             self._open(step, hint.at, (hint.evidence,))
@@ -503,9 +471,14 @@ class Inference:
             step = course.step_of(target) or (course.step_named(then) if then is not None and course.at_root else None)
             if step is not None:
                 found.setdefault(step.slug, (step, target))
-        if run.purpose.alternatives and found:
+        if not run.purpose.alternatives:
+            return list(found.values())
+        if found:
             return [found.get(then or "", next(iter(found.values())))]
-        return list(found.values())
+        # compile-run's copy of a file that no step holds (an empty one, or saved again at once): LearnPack only
+        # runs the step that is open in it.
+        current = course.step_named(then) if then is not None else None
+        return [(current, current.entry or current.path)] if current is not None else []
 
     def _run_of(self, course: Course, step: Step, target: str, run: FinishedRun) -> Run:
         texts = {text.path: text.text for text in run.texts}

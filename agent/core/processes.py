@@ -2,7 +2,8 @@
 
 Rules, all from measured process chains (LearnPack 2.1.34, pyenv, npx, npm, node --test, jest and pytest workers):
 
-- A process is judged by the last program that it executed (a pyenv shim is one process with seven).
+- A process is judged by the last program with a purpose that it executed (a pyenv shim is one process with seven
+  programs, and a student's program may replace itself by another).
 - What the LearnPack server starts is bracketed by the *launcher*, the server's direct child: its start and exit
   agree with LearnPack's own times within milliseconds.  The exit code is the program's.
 - Elsewhere the outermost process with a purpose is the run; what it starts belongs to it (test workers, a
@@ -121,7 +122,7 @@ class ProcessTree:
         if process is None:
             process = Process(
                 key,
-                self._alive_parent(seen.parent),
+                self._by_pid.get(seen.parent),
                 seen.argv,
                 seen.cwd,
                 seen.started_at if seen.found else seen.at,
@@ -130,18 +131,17 @@ class ProcessTree:
             self._processes[key] = self._by_pid[seen.pid] = process
         elif seen.found and process.argv == seen.argv:
             return process
-        process.argv, process.cwd, process.stdin = seen.argv, seen.cwd, seen.stdin
-        process.texts, process.copy_of = seen.texts, seen.copy_of
-        process.is_server = is_server(course, seen.argv, seen.cwd)
-        process.purpose = purpose_of(
+        process.is_server = process.is_server or is_server(course, seen.argv, seen.cwd)
+        purpose = purpose_of(
             course, seen.argv, seen.cwd, seen.stdin, seen.copy_of, {text.path: text.text for text in seen.texts}
         )
+        if isinstance(purpose, Purpose) or not isinstance(process.purpose, Purpose):
+            # A student's program may replace itself by another one (os.exec): it is still that run.
+            process.purpose, process.argv, process.cwd, process.stdin = purpose, seen.argv, seen.cwd, seen.stdin
+            process.texts, process.copy_of = seen.texts, seen.copy_of
         process.evidence.append(Evidence(number, seen.at, _started_words(process, seen)))
         del process.evidence[:-8]
         return process
-
-    def _alive_parent(self, pid: int) -> Process | None:
-        return self._by_pid.get(pid)
 
     def exited(self, seen: ProcessExited, number: int) -> tuple[Process | None, list[FinishedRun]]:
         """Note an exit; returns the process, if it was known, and the runs that are over with it."""

@@ -49,15 +49,17 @@ POLL_S = 3.0
 REMOTE_POLL_S = 2.0
 #: Comparing may take this share of the time, however large the course: the next one no sooner than 20 times the last.
 _DUTY = 20
-#: How long names have to be quiet before the course is read again: a `cp -r` of a step makes one reading.
-_COURSE_DELAY_S = 0.05
+#: How long names have to be quiet before the course is read again (a `cp -r` of a step makes one reading), and how
+#: long that is waited for.
+_COURSE_DELAY_S = 0.1
+_COURSE_LIMIT_S = 1.0
 #: How long after a loss everything is compared: the burst that caused it goes on, as a rule.
 _RESCAN_DELAY_S = 0.05
 #: `git clone` writes its files within a few ms of one another.
 SETTLE_S = 0.5
 _SETTLE_LIMIT_S = 10.0
 
-_ROOT_DOUBTFUL = Notice(Kind.SELF, ".")
+_ROOT_DOUBTFUL = (Notice(Kind.SELF, "."), Notice(Kind.ENDED, "."))
 
 
 class _State(Enum):
@@ -111,11 +113,11 @@ class FileSensor:
         self._is_lost = False
         self._remote: str | None = None
         self._told: set[str] = set()
-        self._course_error: str | None = None
+        self._is_course_unreadable = False
         self._losses = 0
         self._failures = 0
         self._read_at = now_ms()
-        self._settle_limit = 0.0
+        self._settle_limit = self._course_limit = 0.0
         self._costs = {"course": 0.0, "rescan": 0.0}
         #: What has to be done when, on the monotonic clock (s).
         self._due: dict[str, float] = {}
@@ -214,12 +216,10 @@ class FileSensor:
         kinds = {notice.kind for notice in notices}
         if Kind.MOUNTS in kinds:
             self._mounts_changed(at, since)
-        if any(notice.key.startswith("/") or notice == _ROOT_DOUBTFUL for notice in notices):
-            self._check_root(at)
-            if self._state is not _State.GONE:
+        if any(notice.key.startswith("/") or notice in _ROOT_DOUBTFUL for notice in notices):
+            self._check_root(at, is_ended=Notice(Kind.ENDED, ".") in notices)
+            if any(notice.key.startswith("/") for notice in notices) and self._state is not _State.GONE:
                 watch_above(self._source, self._course.root, is_there=True)
-                if _ROOT_DOUBTFUL in notices:  # moved and moved back, or unmounted and mounted: no watch is left
-                    self._lost(at, since, "the course's directory was away for a moment")
         if self._state is _State.GONE:
             return
         if Kind.LOST in kinds:
@@ -245,7 +245,7 @@ class FileSensor:
             self._tree.created(key, name, at)
         elif kind is Kind.DIRECTORY:
             self._tree.directory(key, name, at)
-        elif kind is Kind.SELF and key != ".":
+        elif kind in (Kind.SELF, Kind.ENDED) and key != ".":
             self._tree.directory(parent_of(key), key.rpartition("/")[2], at)
 
     def _run_due(self) -> None:
@@ -376,12 +376,12 @@ class FileSensor:
         try:
             course = read_course(self._course.root)
         except CourseError as error:
-            if self._course_error != str(error):
-                self._course_error = str(error)
+            if not self._is_course_unreadable:
+                self._is_course_unreadable = True
                 words = "kept as it was" if self._state is _State.PRESENT else "waited for"
                 _log.warning("the course is %s: %s", words, error)
             return None
-        self._course_error = None
+        self._is_course_unreadable = False
         return replace(course, aliases=self._course.aliases)
 
     def _put_learnpack(self) -> None:
@@ -420,12 +420,12 @@ class FileSensor:
         self._put_learnpack()
         self._tree.quiet = False
 
-    def _check_root(self, at: int) -> None:
-        """Whether the root is still, or again, the directory that is watched."""
+    def _check_root(self, at: int, *, is_ended: bool = False) -> None:
+        """Whether the root is still, or again, the directory that is watched; `is_ended`: that one is no more."""
         identity = identity_of(self._course.root)
         if self._state is _State.GONE:
             self._look_for_course()
-        elif identity != self._identity:
+        elif identity != self._identity or is_ended:
             self._gone(at, why_gone(self._course.root, self._identity, identity))
 
     def _root_lost(self, at: int) -> None:
@@ -440,7 +440,7 @@ class FileSensor:
         self._state = _State.GONE
         self._told.clear()
         self._due.clear()
-        self._is_lost = False
+        self._is_lost = self._is_course_unreadable = False
         self._look_for_course()
 
     def _look_for_course(self) -> None:
@@ -549,8 +549,13 @@ class FileSensor:
         self._put(ResetCopyAppeared(at, printable(name)))
 
     def layout_changed(self) -> None:
+        """The course is read again when this has not been called for a moment: a checkout, a deletion at work."""
         if self._state is _State.PRESENT:
-            self._in("course", max(_COURSE_DELAY_S, _DUTY * self._costs["course"]))
+            now = time.monotonic()
+            if "course" not in self._due:
+                self._course_limit = now + _COURSE_LIMIT_S
+            delay = max(_COURSE_DELAY_S, _DUTY * self._costs["course"])
+            self._due["course"] = max(self._due.get("course", 0.0), min(now + delay, self._course_limit))
 
     def _is_step(self, directory: str) -> bool:
         step = self._course.step_of(directory)

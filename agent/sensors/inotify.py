@@ -38,6 +38,7 @@ _NAMES = _In.IN_CREATE | _In.IN_MOVED_TO
 _MASKS = {
     Interest.NAMES: _NAMES,
     Interest.CONTENT: _NAMES | _In.IN_CLOSE_WRITE | _In.IN_MOVED_FROM | _In.IN_DELETE | _In.IN_EXCL_UNLINK,
+    Interest.REMOVALS: _In.IN_DELETE,
     Interest.OPENS: _In.IN_OPEN,
     Interest.RIGHTS: _In.IN_ATTRIB,
 }
@@ -197,7 +198,7 @@ class InotifySource:
         """The kernel gave the watch up: the directory is gone, or its file system is unmounted."""
         if (key := self._keys.pop(wd, None)) is not None:
             self._watches.pop(key, None)
-            self._notices.append(Notice(Kind.SELF, key))
+            self._notices.append(Notice(Kind.ENDED, key))
 
     def on_queue_overflow(self) -> None:
         self._notices.append(Notice(Kind.LOST))

@@ -33,8 +33,10 @@ from .tracking import Finder, Tracker
 LOOKS = (0.002, 0.010, 0.030, 0.100, 0.250, 0.500, 1.0, 2.0)
 _ALWAYS = 4
 
-#: Looks take at most a tenth of the time, however many files are opened.
+#: Looks take at most a tenth of a processor, however many files are opened: so many times the processor time of a
+#: look is waited before the next, but not longer than this, in seconds.
 _REST = 9
+_LONGEST_REST = 0.025
 
 #: When to ask again for the status of a process that has ended, in seconds after its end.
 _STATUS_RETRIES = (0.001, 0.005, 0.020, 0.100, 0.300, 0.600, 1.0)
@@ -182,13 +184,13 @@ class PidfdScan:
         # A look that was held up stands for those that have become due meanwhile.
         while self._looks < len(LOOKS) and (self._looks < 0 or self._triggered + LOOKS[self._looks] <= now):
             self._looks += 1
+        begun = time.thread_time()
         self._finder.find()
         self._hold_all(tracker)
         self.last_event_ms = now_ms()
+        self._rest_until = time.monotonic() + min(_REST * (time.thread_time() - begun), _LONGEST_REST)
         if self._looks >= _ALWAYS and not self._finder.expects_more():
             self._looks = len(LOOKS)
-        done = time.monotonic()
-        self._rest_until = done + _REST * (done - now)
 
     # holding
 

@@ -24,6 +24,7 @@ from .level import Failed, Level, Mailbox, Refused
 from .pidfd import PidfdScan
 from .proc_connector import Connector
 from .procfs import Procfs, has_procfs
+from .promptness import ask_for_short_slices
 from .scan import Polling, Psutil
 from .tracking import Reader, Tracker
 
@@ -142,6 +143,7 @@ class ProcessSensor:
     # the sensor's thread
 
     def _run(self) -> None:
+        ask_for_short_slices()
         try:
             reader: Reader = Procfs() if has_procfs() else Psutil()
         except Refused as refused:

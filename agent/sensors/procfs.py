@@ -33,6 +33,16 @@ _NO_FILES = ("/dev/pts/", "/dev/null", "/dev/tty")
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """What decides whether a process matters.  `cwd` and `stdin` are absolute real paths; `stdin` is None where
+    standard input is no regular file."""
+
+    argv: tuple[str, ...]
+    cwd: str | None
+    stdin: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """One process at one moment.  `parent` is 0 where it isn't known.  `started_at` is in ms since the epoch; on
     Linux it is known to 10 ms, and the middle of these is taken."""
@@ -40,9 +50,7 @@ class Look:
     pid: int
     born: int
     parent: int
-    argv: tuple[str, ...]
-    cwd: str | None
-    stdin: str | None
+    words: Words
     on_terminal: bool
     started_at: int
 
@@ -96,7 +104,8 @@ class Procfs:
         except OSError:  # gone
             return None
 
-    def look(self, pid: int) -> Look | None:
+    def words(self, pid: int) -> Words | None:
+        """What a dying process loses first; 17 us, and 3 us for another user's."""
         base = f"/proc/{pid}"
         try:
             if os.stat(base).st_uid != self._uid:
@@ -111,15 +120,20 @@ class Procfs:
             cwd = os.readlink(base + "/cwd")
         except OSError:  # gone since, or undumpable
             cwd = None
+        return Words(argv, cwd, stdin)
+
+    def look(self, pid: int, words: Words | None = None) -> Look | None:
+        """Everything that is said of a process, with the words if they were read already; 15 us more."""
+        words = words or self.words(pid)
+        if words is None:
+            return None
         line = read_stat(pid)
         if line is None:
             # It ended and was reaped in the last 50 us.  What was run is known all the same; when it began, to
             # a few ms, because it was alive just now and so young that nobody had looked before.
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            return Look(pid, now // TICK_NS, 0, argv, cwd, stdin, False, now_ms())
-        return Look(
-            pid, line.born, line.parent, argv, cwd, stdin, line.terminal != 0, wall_ms_of_ticks(line.born)
-        )
+            return Look(pid, now // TICK_NS, 0, words, False, now_ms())
+        return Look(pid, line.born, line.parent, words, line.terminal != 0, wall_ms_of_ticks(line.born))
 
     def ended(self, pid: int, born: int) -> Ended | None:
         """Whether that process is over, reaped or not; None while it lives."""

@@ -1,6 +1,10 @@
 """Whether the course's root is where it was, and how its return is noticed.
 
 A directory is known by device and inode; what lies at its path may become another one (cloned again, mounted over).
+The numbers prove only that it is another: ext4 gives a new directory the inode of the one deleted before.  That its
+watch ended proves that it is no more, but comes late while somebody still works in the deleted directory; so its
+removal is also asked of the directory above.
+
 No watch on the root tells that a directory above was renamed, so those are watched too, only for their own fate: that
 costs a watch each and never a needless wake-up.  While the root is absent, the nearest directory above that exists
 tells what comes in it.
@@ -22,10 +26,12 @@ def watch_above(source: Source, root: str, *, is_there: bool) -> str | None:
     """
     awaited = root
     is_told = is_there
+    interest = Interest.REMOVALS if is_there else Interest.NAMES
     for path in _above(root):
         try:
-            source.watch(path, path, Interest.ITSELF if is_told else Interest.NAMES)
+            source.watch(path, path, interest)
             is_told = True
+            interest = Interest.ITSELF
         except (FileNotFoundError, NotADirectoryError):
             awaited = path
         except OSError:  # no permission, or no watch to be had

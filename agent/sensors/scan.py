@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol
 
 from .clock import now_ms
 from .level import Failed, Mailbox, Refused
-from .procfs import Ended, Look
+from .procfs import Ended, Look, Words
 from .tracking import Finder, Tracker
 
 #: (seconds since something happened, seconds between two looks)
@@ -32,7 +32,7 @@ BUSY = ((2.0, 0.05), (30.0, 0.1))
 _TRACKED_INTERVAL = 1.0
 _IDLE_INTERVAL = 2.0
 
-#: Looks take at most a fifth of the time, however many processes there are.
+#: Looks take at most a fifth of a processor, however many processes there are.
 _REST = 4
 
 _NOTE_EXITSTATUS = 0x04000000  # sys/event.h of macOS; Python's select doesn't name it
@@ -69,7 +69,11 @@ class Psutil:
         except self._gone:
             return None
 
-    def look(self, pid: int) -> Look | None:
+    def words(self, pid: int) -> Words | None:
+        look = self.look(pid)
+        return look.words if look is not None else None
+
+    def look(self, pid: int, words: Words | None = None) -> Look | None:
         try:
             process = self._psutil.Process(pid)
             with process.oneshot():
@@ -78,12 +82,12 @@ class Psutil:
                 argv = tuple(process.cmdline())
                 if not argv or process.status() == self._psutil.STATUS_ZOMBIE:
                     return None
-                cwd = self._maybe(process.cwd)
-                born = round(process.create_time() * 1000)
-                terminal = self._maybe(process.terminal) is not None
+                cwd = self._maybe(process.cwd) or None
                 # All open files are listed to find the first: only for an interpreter without a file.
                 stdin = self._stdin(process) if len(argv) == 1 else None
-                return Look(pid, born, process.ppid() or 0, argv, cwd or None, stdin, terminal, born)
+                born = round(process.create_time() * 1000)
+                terminal = self._maybe(process.terminal) is not None
+                return Look(pid, born, process.ppid() or 0, Words(argv, cwd, stdin), terminal, born)
         except self._gone:
             return None
 
@@ -233,7 +237,7 @@ class Polling:
             self._finder = Finder(tracker)
             self._look(self._finder, waiter, tracker)
         while True:
-            interval = self._interval(self._finder, tracker)
+            interval = self._interval(tracker)
             ends, stirred = waiter.wait(mailbox.timeout(self._looked + interval))
             for pid, status in ends:
                 self._ended(pid, status, tracker)
@@ -249,7 +253,7 @@ class Polling:
             if now >= self._looked + interval:
                 self._look(self._finder, waiter, tracker)
 
-    def _interval(self, finder: Finder, tracker: Tracker) -> float:
+    def _interval(self, tracker: Tracker) -> float:
         """Seconds between two looks, as things are now."""
         quiet = time.monotonic() - self._stirred
         interval = next((one for since, one in BUSY if quiet < since), None)
@@ -258,7 +262,7 @@ class Polling:
         return max(interval, _REST * self._cost)
 
     def _look(self, finder: Finder, waiter: Waiter, tracker: Tracker) -> None:
-        begun = time.monotonic()
+        begun = time.thread_time()
         before = tracker.tracked.copy()
         table = finder.find()
         now = now_ms()
@@ -268,7 +272,7 @@ class Polling:
         self._hold_all(waiter, tracker)
         self.last_event_ms = now
         self._looked = time.monotonic()
-        self._cost = self._looked - begun
+        self._cost = time.thread_time() - begun
         if tracker.tracked != before:
             self._stirred = self._looked
 

@@ -23,7 +23,7 @@ from ..core.commands import compile_run_copy, files_to_read, is_relevant
 from ..core.course import Course, is_source_file
 from ..core.observations import FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
 from .clock import now_ms
-from .procfs import Ended, Look
+from .procfs import Ended, Look, Words
 
 #: A student's program is a few KB; nothing larger is worth the memory.
 TEXT_BYTES = 256 * 1024
@@ -44,7 +44,8 @@ class Reader(Protocol):
     def pids(self) -> Mapping[int, int]: ...
     def is_mine(self, pid: int) -> bool: ...
     def argv(self, pid: int) -> tuple[str, ...] | None: ...
-    def look(self, pid: int) -> Look | None: ...
+    def words(self, pid: int) -> Words | None: ...
+    def look(self, pid: int, words: Words | None = None) -> Look | None: ...
     def ended(self, pid: int, born: int) -> Ended | None: ...
 
 
@@ -69,8 +70,14 @@ class Tracker:
 
     def executed(self, pid: int, at: int) -> None:
         """The process executed a program at `at`: look at it now, and report it if it matters."""
-        look = self.reader.look(pid)
-        if look is not None and self._matters(look, at):
+        words = self.reader.words(pid)
+        if words is None:
+            return
+        relevant = self._is_relevant(words)
+        if not relevant and not self.tracked:
+            return  # no need to know its parent: an exec storm elsewhere costs half
+        look = self.reader.look(pid, words)
+        if look is not None and self._matters(look, at, relevant):
             self._report(look, at, found=False, exact=True)
 
     def noticed(self, pid: int) -> tuple[str, ...] | None:
@@ -80,15 +87,16 @@ class Tracker:
         if look is None:
             return None
         known = self.tracked.get(pid)
-        if known is not None and known.born == look.born and known.argv == look.argv:
-            return look.argv
+        argv = look.words.argv
+        if known is not None and known.born == look.born and known.argv == argv:
+            return argv
         now = now_ms()
-        if not self._is_fork(look) and self._matters(look, now):
+        if not self._is_fork(look) and self._matters(look, now, self._is_relevant(look.words)):
             # When exactly it executed its program isn't known.  A fork and its exec are 1 ms apart, so the start
             # is nearer to the truth than the moment of finding it.
             young = look.started_at > now - JUST_STARTED_MS
             self._report(look, min(look.started_at, now) if young else now, found=not young, exact=False)
-        return look.argv
+        return argv
 
     def exited(self, pid: int, at: int, status: int | None, *, exact: bool = True) -> None:
         """A process ended with this wait status, or with an unknown one; nothing happens if it wasn't reported."""
@@ -127,7 +135,7 @@ class Tracker:
                 verdicts[look.pid] = False  # a pid that was reused meanwhile could close a circle
                 parent = looks.get(look.parent)
                 by_parent = parent is not None and matters(parent)
-                verdict = verdicts[look.pid] = by_parent or look.pid in self.tracked or self._is_relevant(look)
+                verdict = verdicts[look.pid] = by_parent or look.pid in self.tracked or self._is_relevant(look.words)
             return verdict
 
         reported = set[int]()
@@ -142,7 +150,8 @@ class Tracker:
 
         for look in [look for look in looks.values() if matters(look)]:
             parent = looks.get(look.parent)
-            if parent is None or parent.argv != look.argv or look.pid in self.tracked:  # else it is a mere fork
+            is_fork = parent is not None and parent.words.argv == look.words.argv
+            if not is_fork or look.pid in self.tracked:
                 report(look)
         self.put(ProcessesListed(now_ms(), frozenset((pid, one.born) for pid, one in self.tracked.items())))
 
@@ -153,16 +162,16 @@ class Tracker:
         if moved:
             self.survey()
 
-    def _is_relevant(self, look: Look) -> bool:
-        return is_relevant(self.course, look.argv, look.cwd, look.stdin)
+    def _is_relevant(self, words: Words) -> bool:
+        return is_relevant(self.course, words.argv, words.cwd, words.stdin)
 
     def _is_fork(self, look: Look) -> bool:
         """Whether a new process still looks like its parent: it has not executed its program yet.  Reported now, a
         child of the LearnPack server would be taken for a second server."""
         parent = self.tracked.get(look.parent)
-        return parent is not None and parent.argv == look.argv and look.pid not in self.tracked
+        return parent is not None and parent.argv == look.words.argv and look.pid not in self.tracked
 
-    def _matters(self, look: Look, at: int) -> bool:
+    def _matters(self, look: Look, at: int, relevant: bool) -> bool:
         if look.pid == self._me or look.parent == self._me:
             return False
         known = self.tracked.get(look.pid)
@@ -172,7 +181,7 @@ class Tracker:
             self.exited(look.pid, at, None, exact=False)  # the pid was used again; its exit was not seen
         if look.parent in self.tracked:
             return True
-        if not self._is_relevant(look):
+        if not relevant:
             return False
         self._find(look.parent, _ANCESTORS)
         return True
@@ -185,60 +194,63 @@ class Tracker:
         if look is None or look.parent == self._me:
             return
         self._find(look.parent, depth - 1)
-        if look.parent in self.tracked or self._is_relevant(look):
+        if look.parent in self.tracked or self._is_relevant(look.words):
             self._report(look, now_ms(), found=True, exact=False)
 
     def _report(self, look: Look, at: int, *, found: bool, exact: bool) -> None:
-        known = self.tracked.get(look.pid)
+        known, words = self.tracked.get(look.pid), look.words
         started_at = known.started_at if known is not None else min(look.started_at, at)
-        self.tracked[look.pid] = Tracked(look.born, started_at, look.argv)
+        self.tracked[look.pid] = Tracked(look.born, started_at, words.argv)
         # Right after an exec a file is what the program will read.  Later it may have been saved again.
         not_after = None if exact else started_at + _TEXT_SLACK_MS
+        copied = self._copied(words.argv)
         self.put(
             ProcessExecuted(
                 at=at,
                 pid=look.pid,
                 born=look.born,
                 parent=look.parent,
-                argv=look.argv,
-                cwd=look.cwd,
+                argv=words.argv,
+                cwd=words.cwd,
                 started_at=started_at,
                 on_terminal=look.on_terminal,
-                stdin=look.stdin,
-                texts=self._texts(look, not_after),
-                copy_of=self._copied(look.argv),
+                stdin=words.stdin,
+                texts=copied or self._texts(words, not_after),
+                copy_of=tuple(text.path for text in copied),
                 found=found,
             )
         )
 
-    def _texts(self, look: Look, not_after: int | None) -> tuple[FileText, ...]:
+    def _texts(self, words: Words, not_after: int | None) -> tuple[FileText, ...]:
         texts = []
-        for path in files_to_read(self.course, look.argv, look.cwd, look.stdin):
+        for path in files_to_read(self.course, words.argv, words.cwd, words.stdin):
             data = read_file(posixpath.join(self.course.root, path), not_after)
             if data is not None:
                 texts.append(FileText(path, data.decode("utf-8", "replace")))
         return tuple(texts)
 
-    def _copied(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+    def _copied(self, argv: tuple[str, ...]) -> tuple[FileText, ...]:
         """The step files whose text ends the temporary copy that this command runs: the longest, often one, but
-        all where several steps have the same text.  LearnPack puts its own lines before the student's."""
+        all where several steps have the same text.  LearnPack puts its own lines before the student's.  The text
+        is what is run, whenever the files were saved: it was found in the copy."""
         path = compile_run_copy(argv)
         copy = read_file(path) if path is not None else None
         if path is None or not copy:
             return ()
         ending = posixpath.splitext(path)[1].lower()
-        longest, paths = 0, list[str]()
+        longest, paths = b"", list[str]()
         for step in self.course.steps:
             for file in step.files:
                 if not file.name.lower().endswith(ending) or not is_source_file(file.name):
                     continue
                 text = read_file(posixpath.join(self.course.root, file.path))
-                if text is None or not text.strip() or len(text) < longest or not copy.endswith(text):
+                if text is None or not text.strip() or len(text) < len(longest) or not copy.endswith(text):
                     continue
-                if len(text) > longest:
-                    longest, paths = len(text), []
+                if len(text) > len(longest):
+                    longest, paths = text, []
                 paths.append(file.path)
-        return tuple(paths)
+        text_of_all = longest.decode("utf-8", "replace")
+        return tuple(FileText(path, text_of_all) for path in paths)
 
 
 class Finder:

@@ -91,6 +91,8 @@ class Tree:
         #: What is left out on purpose, and why.
         self.skipped: dict[str, str] = {}
         self._copies: set[str] = set()
+        #: While the scope changes: the directories that were watched before, whose changes are told.
+        self._loud: set[str] | None = None
         #: Directories of which a subdirectory may not be read.
         self._with_denied: set[str] = set()
         self._doubts: dict[str, _Doubt] = {}
@@ -141,7 +143,7 @@ class Tree:
                 self.arm(path, at)
             else:
                 self._directory_gone(path, at)
-        if path in self.scope.layout or (key == self.scope.exercises and self.scope.has_directory(path)):
+        if path in self.scope.layout:
             self._listener.layout_changed()
 
     def forget(self) -> None:
@@ -154,15 +156,15 @@ class Tree:
             pictured.clear()
 
     def change_scope(self, scope: Scope) -> None:
-        """Watch another part.  What is new in it is taken into the picture without a word."""
+        """Watch another part.  What lies in it and was not watched before is taken into the picture without a word."""
         self.scope = scope
         for path in [path for path in self.directories if not scope.has_directory(path)]:
             self._drop(path)
-        was_quiet, self.quiet = self.quiet, True
+        self._loud = set(self.directories)
         try:
             self.arm(".", now_ms())
         finally:
-            self.quiet = was_quiet
+            self._loud = None
 
     def renew_interest(self) -> None:
         """Place the watches again where `opens` may answer otherwise now."""
@@ -189,7 +191,9 @@ class Tree:
         if path != "." and any(entry.name == ENVIRONMENT_MARK for entry in entries):
             self._skip(path, "a virtual environment")
             return []
-        self.directories.add(path)
+        if path not in self.directories:
+            self.directories.add(path)
+            self._maybe_layout(path)
         self._set_trouble(path, trouble)
         return self._compare(path, entries, at)
 
@@ -236,19 +240,25 @@ class Tree:
             self._copies.discard(name)
         elif name not in self._copies:
             self._copies.add(name)
-            if not self.quiet:
+            if not self._is_quiet(self.scope.resets):
                 self._listener.copy_appeared(name, at)
 
     def _directory_gone(self, top: str, at: int) -> None:
         for path in [path for path in self.directories if is_below(path, top)]:
             self.source.unwatch(path)
             self.directories.discard(path)
+            self._maybe_layout(path)
             self._set_trouble(path, None)
             for name in list(self.files.get(path, ())):
                 self.look(path, name, at, is_scan=True)
         self.skipped = {path: reason for path, reason in self.skipped.items() if not is_below(path, top)}
         if is_below(self.scope.resets, top):
             self._copies.clear()
+
+    def _maybe_layout(self, path: str) -> None:
+        """A directory came or went: a step, or one that holds them?"""
+        if not self.quiet and (path in self.scope.layout or parent_of(path) == self.scope.exercises):
+            self._listener.layout_changed()
 
     def _skip(self, path: str, reason: str) -> None:
         self._drop(path)
@@ -312,8 +322,13 @@ class Tree:
 
     # --- files ---
 
-    def look(self, directory: str, name: str, at: int, *, is_scan: bool = False) -> None:
-        """Compare one file with the picture.  In a scan, an unchanged time and size are proof enough."""
+    def look(
+        self, directory: str, name: str, at: int, *, is_scan: bool = False, is_settled: bool = False
+    ) -> None:
+        """Compare one file with the picture.  In a scan, an unchanged time and size are proof enough.
+
+        `is_settled` says that it was in doubt, and waited for.
+        """
         if not self.scope.has_file(directory, name):
             if self.skipped and not os.path.lexists(self._absolute(directory, name)):
                 self.skipped.pop(joined(directory, name), None)
@@ -337,9 +352,14 @@ class Tree:
         if known is not None and known.digest == found.seen.digest:
             self._remember(directory, name, found.seen)
             return
+        is_quiet = self._is_quiet(directory)
+        if found.content == b"" and (known is not None or is_scan) and not is_settled and not is_quiet:
+            # Emptied, or the first half of a save that is at work now: its close will tell.
+            self._doubt(directory, name, at)
+            return
         change = Change.CREATED if known is None else Change.MODIFIED
         when = _time_of(found, at) if is_scan else at
-        if self.quiet or self._listener.file_changed(directory, name, change, when, found):
+        if is_quiet or self._listener.file_changed(directory, name, change, when, found):
             self._remember(directory, name, found.seen)
         elif known is not None:
             self._remember(directory, name, Seen(0, known.digest))
@@ -385,13 +405,13 @@ class Tree:
         except OSError:
             return  # it can't be known; when it can, the directory is compared
         if is_there:
-            self.look(directory, name, doubt.at)
+            self.look(directory, name, doubt.at, is_settled=True)
         elif self._remove(directory, name):
             self._listener.file_changed(directory, name, Change.DELETED, doubt.at, None)
 
     def _file_missing(self, directory: str, name: str, at: int) -> None:
         path = joined(directory, name)
-        if self.quiet:
+        if self._is_quiet(directory):
             self._doubts.pop(path, None)
             self._remove(directory, name)
         else:
@@ -401,6 +421,9 @@ class Tree:
         path = joined(directory, name)
         if path not in self._doubts:
             self._doubts[path] = _Doubt(directory, name, at, time.monotonic() + HOLD_S)
+
+    def _is_quiet(self, directory: str) -> bool:
+        return self.quiet or (self._loud is not None and directory not in self._loud)
 
     def _remember(self, directory: str, name: str, seen: Seen) -> None:
         self.files.setdefault(directory, {})[name] = seen

@@ -24,7 +24,8 @@ class Kind(Enum):
     CREATED = auto()  # the same, but whoever made it may still be writing, and will be noticed when done
     DIRECTORY = auto()  # at the subdirectory `name` of `key`: it came, went, or became another
     OPENED = auto()  # nothing: the file `name` in `key` was opened
-    SELF = auto()  # at the watched directory `key`: it was removed, moved or unmounted
+    SELF = auto()  # at the watched directory `key`: it may have been removed, moved or unmounted
+    ENDED = auto()  # the same; the directory that was watched as `key` is no more, whatever lies at its path now
     MOUNTS = auto()  # at the table of mounts
     LOST = auto()  # everywhere: notices were lost
 
@@ -42,6 +43,7 @@ class Interest(Flag):
 
     ITSELF = 0
     NAMES = auto()  # something came to be in it
+    REMOVALS = auto()  # something in it was removed
     CONTENT = auto()  # that, and all that changes in it
     OPENS = auto()  # a file in it was opened
     RIGHTS = auto()  # the permissions of a subdirectory changed

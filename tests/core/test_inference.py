@@ -102,6 +102,11 @@ def test_a_pyenv_shim_is_one_run_judged_by_its_last_program() -> None:
     assert conclude(story)[-1] == "compile 01-hello 0 @10-130 terminal"
 
 
+def test_a_program_that_replaces_itself_is_still_that_run() -> None:
+    story = [*BEGIN, executed(10, 5, f"python {APP}"), executed(30, 5, "python -c pass"), exited(40, 5, 5)]
+    assert conclude(story)[-1] == "compile 01-hello 5 @10-40 terminal"
+
+
 def test_what_a_run_starts_belongs_to_it() -> None:
     story = [
         *BEGIN,
@@ -178,6 +183,11 @@ def test_of_identical_copies_the_current_step_s_is_the_run() -> None:
         *learnpack_build(1000, 20, "node /h/.compile-run2/tmp/node/source-a-1.js", exited(1100, 0, 0), copy_of=copies),
     ]
     assert conclude(story)[-1] == "compile 05-js-again 0 @1000-1103 learnpack"
+
+
+def test_a_copy_of_an_empty_file_is_the_current_step_s_run() -> None:
+    story = [*SERVED, *learnpack_build(1000, 20, "node /h/.compile-run2/tmp/node/source-a-1.js", exited(1100, 0, 0))]
+    assert conclude(story)[-1] == "compile 01-hello 0 @1000-1103 learnpack"
 
 
 def test_code_in_the_root_belongs_to_the_step_that_is_current_then() -> None:

@@ -202,4 +202,4 @@ class Seen:
 
     def listed(self, times: int = 1) -> ProcessesListed:
         """The list of the n-th survey."""
-        return self.wait_for(lambda seen: (seen.of(ProcessesListed)[times - 1 :] or [None])[0])
+        return self.wait_for(lambda seen: seen.of(ProcessesListed)[times - 1 :])[0]

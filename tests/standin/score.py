@@ -67,12 +67,12 @@ class Score:
         return "\n".join([*lines, worst])
 
 
-def shown(event: EventRow) -> str:
+def shown(event: EventRow, evidence: bool = True) -> str:
     parts = [f"#{event.get('number')} {event['event']} {event.get('step_slug')} at={event['at']}"]
     names = ("started_at", "ended_at", "exit_code", "signal", "origin", "command")
     parts += [f"{name}={event[name]}" for name in names if name in event]
     words = [one.get("words", "") if isinstance(one, dict) else str(one) for one in event.get("evidence") or []]
-    return " ".join(parts) + f" because {words}"
+    return " ".join(parts) + (f" because {words}" if evidence else "")
 
 
 def _start(event: EventRow) -> int:
@@ -213,5 +213,6 @@ def assert_perfect(
     tolerance: int = TOLERANCE_MS,
 ) -> Score:
     result = score(events, truths, completed, tolerance)
-    assert result.is_perfect, f"\n{result}\nall events:\n    " + "\n    ".join(map(shown, events))
+    rows = "\n    ".join(shown(event, evidence=False) for event in events)
+    assert result.is_perfect, f"\n{result}\nall events:\n    {rows}"
     return result

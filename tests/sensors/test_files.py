@@ -1,0 +1,628 @@
+"""The file sensor on a real disk: what counts as a change, and what LearnPack's own files become."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.core.observations import (
+    ConfigRead,
+    CourseGone,
+    FileChanged,
+    QueueEntry,
+    QueueRead,
+    ReportRead,
+    ResetCopyAppeared,
+)
+from tests.sensors.watching import (
+    CREATED,
+    DELETED,
+    MODIFIED,
+    Watcher,
+    make_course,
+    make_step,
+    picture_of,
+    replace_file,
+    switches_of,
+    until,
+    write_config,
+    write_queue,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+
+APP = "exercises/01-add/app.py"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_course(tmp_path / "course")
+
+
+@pytest.fixture
+def watcher(root: Path) -> Iterator[Watcher]:
+    with Watcher(root) as watcher:
+        watcher.forget()  # what LearnPack's files said at the start
+        yield watcher
+
+
+# --- saves ---
+
+
+def test_an_in_place_save_is_one_modification(watcher: Watcher, root: Path) -> None:
+    with open(root / APP, "w") as file:
+        file.write("print(1)\n")
+        file.flush()
+        file.write("print(2)\n")
+    watcher.wait_for_change(APP, MODIFIED)
+    watcher.fence()
+    assert watcher.changes() == [(APP, MODIFIED)]
+
+
+def test_a_save_is_stamped_with_the_time_of_its_close(watcher: Watcher, root: Path) -> None:
+    before = time.time_ns() // 1_000_000
+    (root / APP).write_text("x = 1\n")
+    seen = watcher.wait_for_change(APP, MODIFIED)
+    assert before <= seen.at <= time.time_ns() // 1_000_000
+
+
+def test_a_save_by_rename_is_one_modification(watcher: Watcher, root: Path) -> None:
+    replace_file(root / APP, "print(1)\n")
+    watcher.wait_for_change(APP, MODIFIED)
+    watcher.fence()
+    assert watcher.changes() == [(APP, MODIFIED)]
+
+
+def test_vims_save_is_one_modification(watcher: Watcher, root: Path) -> None:
+    step = root / "exercises/01-add"
+    (step / ".app.py.swp").write_bytes(b"swap")
+    (step / "4913").write_text("")
+    (step / "4913").unlink()
+    (step / "app.py").rename(step / "app.py~")
+    watcher.fence()  # the file is absent for long enough that other notices are handled in between
+    assert APP in picture_of(watcher) or watcher.changes_of(APP) == [DELETED]
+    watcher.forget()
+    (step / "app.py~").rename(step / "app.py")
+    watcher.fence()
+    watcher.forget()
+
+    (step / "app.py").rename(step / "app.py~")
+    (step / "app.py").write_text("print('vim')\n")
+    (step / "app.py~").unlink()
+    (step / ".app.py.swp").unlink()
+    watcher.wait_for_change(APP, MODIFIED)
+    watcher.fence()
+    assert watcher.changes() == [(APP, MODIFIED)]
+
+
+def test_a_file_that_is_absent_for_a_moment_and_comes_back_the_same_did_not_change(
+    watcher: Watcher, root: Path
+) -> None:
+    text = (root / APP).read_text()
+    (root / APP).unlink()
+    until(lambda: watcher.sensor._tree.next_doubt() is not None)
+    (root / APP).write_text(text)
+    watcher.fence()
+    assert watcher.changes() == []
+
+
+def test_sed_in_place_is_one_modification(watcher: Watcher, root: Path) -> None:
+    temporary = root / "exercises/01-add/sedAb3dE9"
+    temporary.write_text("print('sed')\n")
+    temporary.replace(root / APP)
+    watcher.wait_for_change(APP, MODIFIED)
+    watcher.fence()
+    assert watcher.changes() == [(APP, MODIFIED)]
+
+
+def test_touch_and_a_save_of_the_same_text_are_no_change(watcher: Watcher, root: Path) -> None:
+    text = (root / APP).read_text()
+    os.utime(root / APP)
+    (root / APP).touch()
+    (root / APP).write_text(text)
+    replace_file(root / APP, text)
+    watcher.fence()
+    assert watcher.everything() == []
+
+
+def test_two_saves_of_the_same_size_within_one_tick_of_the_clock_are_both_seen(watcher: Watcher, root: Path) -> None:
+    for text in ("a = 1\n", "a = 2\n", "a = 3\n"):
+        (root / APP).write_text(text)
+        count = int(text[4])
+        until(lambda count=count: watcher.changes_of(APP).count(MODIFIED) >= count)  # type: ignore[misc]
+    watcher.fence()
+    assert watcher.changes_of(APP) == [MODIFIED] * 3
+
+
+def test_a_new_a_renamed_and_a_deleted_file_are_told(watcher: Watcher, root: Path) -> None:
+    step = root / "exercises/01-add"
+    (step / "helper.py").write_text("x = 1\n")
+    watcher.wait_for_change("exercises/01-add/helper.py", CREATED)
+    (step / "helper.py").rename(step / "tool.py")
+    watcher.wait_for_change("exercises/01-add/tool.py", CREATED)
+    watcher.wait_for_change("exercises/01-add/helper.py", DELETED)
+    (step / "tool.py").unlink()
+    watcher.wait_for_change("exercises/01-add/tool.py", DELETED)
+
+
+def test_a_hard_link_and_a_file_that_got_its_name_when_it_was_whole_are_seen(watcher: Watcher, root: Path) -> None:
+    os.link(root / APP, root / "exercises/01-add/linked.py")
+    watcher.wait_for_change("exercises/01-add/linked.py", CREATED)
+    descriptor = os.open(root / "exercises/01-add", os.O_TMPFILE | os.O_RDWR, 0o600)
+    try:
+        os.write(descriptor, b"print('whole')\n")
+        # Only with a directory's descriptor does Python use linkat(2), which follows the link in /proc.
+        os.link(f"/proc/self/fd/{descriptor}", root / "exercises/01-add/named.py", src_dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    watcher.wait_for_change("exercises/01-add/named.py", CREATED)
+
+
+def test_what_tools_leave_for_a_moment_is_never_told(watcher: Watcher, root: Path) -> None:
+    step = root / "exercises/01-add"
+    names = (
+        ".app.py.swp .app.py.swx 4913 app.py~ .#app.py #app.py# app.py.tmp sedXyZ123 app.cpython-311.pyc app.pyc"
+        " .watchman-cookie-host-1-2 .DS_Store .hidden.py app.py.1234567 app.py___jb_tmp___ .nfs0000123"
+    ).split()
+    for name in names:
+        (step / name).write_text(name)
+    (root / "pytest-cache-files-ab12").mkdir()
+    (root / ".pytest_cache" / "v").mkdir(parents=True)
+    (root / ".pytest_cache" / "v" / "x.py").write_text("x")
+    (step / "__pycache__").mkdir()
+    (step / "__pycache__" / "app.py").write_text("x")
+    (root / "node_modules" / "a").mkdir(parents=True)
+    (root / "node_modules" / "a" / "index.js").write_text("x")
+    watcher.fence()
+    assert watcher.everything() == []
+
+
+def test_files_over_a_mebibyte_are_compared_without_reading_them(watcher: Watcher, root: Path) -> None:
+    big = root / "exercises/01-add/data.csv"
+    big.write_bytes(b"1,2\n" * 400_000)
+    watcher.wait_for_change("exercises/01-add/data.csv", CREATED)
+    with open(big, "ab") as file:
+        file.write(b"3,4\n")
+    watcher.wait_for_change("exercises/01-add/data.csv", MODIFIED)
+
+
+def test_odd_names_are_kept_as_they_are(watcher: Watcher, root: Path) -> None:
+    directory = os.fsencode(root / "exercises/01-add")
+    for name in (b"with space.py", b"new\nline.py", b"\xff\xfe.py", "ñandú.py".encode()):
+        with open(directory + b"/" + name, "wb") as file:
+            file.write(b"x = 1\n")
+        watcher.wait_for_change(f"exercises/01-add/{os.fsdecode(name)}", CREATED)
+    assert watcher.losses == []
+
+
+def test_a_link_a_pipe_and_a_socket_are_no_files(watcher: Watcher, root: Path) -> None:
+    step = root / "exercises/01-add"
+    os.symlink("/etc/passwd", step / "link.py")
+    os.mkfifo(step / "pipe.py")
+    os.symlink(step, step / "loop")
+    os.symlink("/etc", root / "exercises" / "04-link")
+    watcher.fence()
+    assert watcher.changes() == []
+
+
+def test_a_file_that_becomes_a_link_is_deleted(watcher: Watcher, root: Path) -> None:
+    (root / APP).unlink()
+    os.symlink("/etc/passwd", root / APP)
+    watcher.wait_for_change(APP, DELETED)
+    watcher.fence()
+    assert watcher.changes() == [(APP, DELETED)]
+
+
+def test_an_emptied_file_is_modified_when_it_stays_empty(watcher: Watcher, root: Path) -> None:
+    (root / APP).write_text("")
+    watcher.wait_for_change(APP, MODIFIED)
+    watcher.fence()
+    assert watcher.changes() == [(APP, MODIFIED)]
+
+
+def test_a_file_that_is_empty_between_two_saves_is_not_told_to_be(watcher: Watcher, root: Path) -> None:
+    text = (root / APP).read_text()
+    (root / APP).write_text("")
+    until(lambda: watcher.sensor._tree.next_doubt() is not None)
+    (root / APP).write_text(text)
+    watcher.fence()
+    assert watcher.changes() == []
+
+
+# --- directories ---
+
+
+def test_a_tree_made_at_once_is_found_whole(watcher: Watcher, root: Path) -> None:
+    for number in range(300):
+        deep = root / f"exercises/01-add/a{number}/b/c"
+        deep.mkdir(parents=True)
+        (deep / "x.py").write_text(f"x = {number}\n")
+    for number in range(300):
+        watcher.wait_for_change(f"exercises/01-add/a{number}/b/c/x.py", CREATED)
+    watcher.fence()
+    assert len(watcher.changes()) == len(set(watcher.changes_of_files())) == 300
+    (root / "exercises/01-add/a7/b/c/x.py").write_text("changed\n")
+    watcher.wait_for_change("exercises/01-add/a7/b/c/x.py", MODIFIED)
+
+
+def test_a_removed_directory_deletes_its_files_and_its_watches(watcher: Watcher, root: Path) -> None:
+    before = watcher.sensor.health.watches
+    deep = root / "exercises/01-add/a/b"
+    deep.mkdir(parents=True)
+    (deep / "x.py").write_text("x\n")
+    watcher.wait_for_change("exercises/01-add/a/b/x.py", CREATED)
+    shutil.rmtree(root / "exercises/01-add/a")
+    watcher.wait_for_change("exercises/01-add/a/b/x.py", DELETED)
+    assert watcher.sensor.health.watches == before
+
+
+def test_a_renamed_directory_is_watched_under_its_new_name(watcher: Watcher, root: Path) -> None:
+    (root / "exercises/01-add").rename(root / "exercises/05-sum")
+    watcher.wait_for_change("exercises/05-sum/app.py", CREATED)
+    watcher.wait_for_change(APP, DELETED)
+    (root / "exercises/05-sum/app.py").write_text("print(5)\n")
+    watcher.wait_for_change("exercises/05-sum/app.py", MODIFIED)
+    assert not [path for path, change in watcher.changes() if path == APP and change is not DELETED]
+
+
+def test_a_directory_moved_out_of_the_course_is_heard_of_no_more(
+    watcher: Watcher, root: Path, tmp_path: Path
+) -> None:
+    (root / "exercises/01-add").rename(tmp_path / "elsewhere")
+    watcher.wait_for_change(APP, DELETED)
+    watcher.forget()
+    (tmp_path / "elsewhere/app.py").write_text("print('elsewhere')\n")
+    watcher.fence()
+    assert watcher.changes() == []
+
+
+def test_a_directory_that_is_replaced_at_once_is_watched_again(watcher: Watcher, root: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        (root / "exercises/01-add").rename(tmp_path / f"old-{number}")
+        step = root / "exercises/01-add"
+        step.mkdir()
+        (step / "app.py").write_text(f"print({number})\n")
+    watcher.fence()
+    watcher.forget()
+    (root / APP).write_text("print('last')\n")
+    watcher.wait_for_change(APP, MODIFIED)
+    (tmp_path / "old-3/app.py").write_text("print('old')\n")
+    watcher.fence()
+    assert watcher.changes() == [(APP, MODIFIED)]
+
+
+def test_a_virtual_environment_made_in_a_step_is_left_out(watcher: Watcher, root: Path) -> None:
+    environment = root / "exercises/01-add/env"
+    (environment / "lib/python3.11").mkdir(parents=True)
+    (environment / "bin").mkdir()
+    (environment / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (environment / "bin/activate.py").write_text("x\n")
+    watcher.fence()
+    (environment / "lib/python3.11/module.py").write_text("x\n")
+    watcher.fence()
+    assert [path for path, _ in watcher.changes() if path.endswith("module.py")] == []
+    assert not [path for path in watcher.sensor._tree.directories if "/env" in path]
+    assert ("exercises/01-add/env", "a virtual environment") in watcher.sensor.health.skipped
+
+
+def test_only_the_directories_that_matter_are_watched(root: Path) -> None:
+    for path in ("node_modules/a/b", ".git/objects", "venv/lib", ".learn/_app/js", ".learn/dist", "src/deep", "docs"):
+        (root / path).mkdir(parents=True)
+    (root / "venv" / "pyvenv.cfg").write_text("home = /usr\n")
+    (root / ".learn/resets/00-hello").mkdir()
+    (root / "exercises/01-add/node_modules/x").mkdir(parents=True)
+    with Watcher(root) as watcher:
+        assert watcher.sensor._tree.directories == {
+            ".",
+            ".learn",
+            ".learn/reports",
+            ".learn/resets",
+            "exercises",
+            "exercises/00-hello",
+            "exercises/01-add",
+            "exercises/02-loop",
+        }
+        above = len(root.parents)
+        assert watcher.sensor.health.watches == 8 + above
+
+
+# --- LearnPack's files ---
+
+
+def test_the_start_tells_what_the_queue_and_the_configuration_say(root: Path) -> None:
+    write_queue(root, ("initializing", None), ("start_exercise", "01-add"))
+    write_config(root, "01-add")
+    os.utime(root / ".learn/vscode_queue.json", ns=(1, 1_700_000_000_123_000_000))
+    with Watcher(root) as watcher:
+        queue, config = watcher.everything()
+    assert queue == QueueRead(
+        1_700_000_000_123, (QueueEntry("initializing", None), QueueEntry("start_exercise", "01-add"))
+    )
+    assert isinstance(config, ConfigRead) and config.current == "01-add"
+
+
+def test_an_opened_step_is_a_configuration_and_a_queue(watcher: Watcher, root: Path) -> None:
+    write_config(root, "01-add")
+    write_queue(root, ("initializing", None), ("start_exercise", "01-add"))
+    assert watcher.wait_for(ConfigRead).current == "01-add"
+    assert watcher.wait_for(QueueRead).entries[-1] == QueueEntry("start_exercise", "01-add")
+    watcher.fence()
+    assert watcher.changes() == []
+    assert len(watcher.everything()) == 2
+
+
+def test_a_queue_written_again_with_the_same_content_is_no_observation(watcher: Watcher, root: Path) -> None:
+    write_queue(root, ("initializing", None))
+    write_config(root, None)
+    watcher.fence()
+    assert watcher.everything() == []
+
+
+def test_a_half_written_file_is_read_again_when_it_is_whole(watcher: Watcher, root: Path) -> None:
+    queue = root / ".learn/vscode_queue.json"
+    whole = queue.read_text()
+    for half in ("", "[", '[{"name": "initial'):
+        queue.write_text(half)
+        watcher.fence()
+    assert watcher.everything() == []
+    queue.write_text(whole)
+    watcher.fence()
+    assert watcher.everything() == []  # it says what it said before
+    write_queue(root, ("initializing", None), ("reset_exercise", "02-loop"))
+    assert watcher.wait_for(QueueRead).entries[-1] == QueueEntry("reset_exercise", "02-loop")
+
+
+def test_a_jest_report_is_read(watcher: Watcher, root: Path) -> None:
+    (root / ".learn/reports/01-add.json").write_text(
+        '{"numPassedTests": 2, "numFailedTests": 1, "numFailedTestSuites": 1, "success": false}'
+    )
+    seen = watcher.wait_for(ReportRead)
+    assert (seen.slug, seen.passed, seen.failed, seen.failed_suites) == ("01-add", 2, 1, 1)
+    assert watcher.changes() == []
+
+
+def test_the_first_copy_of_a_step_is_told_but_not_its_files(watcher: Watcher, root: Path) -> None:
+    copy = root / ".learn/resets/02-loop"
+    copy.mkdir()
+    (copy / "app.py").write_text("x\n")
+    assert watcher.wait_for(ResetCopyAppeared).slug == "02-loop"
+    (copy / "app.py").write_text("y\n")
+    watcher.fence()
+    assert watcher.changes() == []
+    assert len(watcher.all(ResetCopyAppeared)) == 1
+
+
+def test_the_agents_own_document_is_no_observation(watcher: Watcher, root: Path) -> None:
+    for number in range(5):
+        temporary = root / f".learn/.telemetry.json.{number}"
+        temporary.write_text("{}")
+        temporary.replace(root / ".learn/telemetry.json")
+    (root / ".learn/telemetry.json").write_text('{"in": "place"}')
+    (root / ".learn/telemetry.json").unlink()
+    watcher.fence()
+    assert watcher.everything() == []
+
+
+def test_learnpacks_directory_is_watched_when_it_appears(tmp_path: Path) -> None:
+    root = make_course(tmp_path / "course")
+    shutil.rmtree(root / ".learn")
+    with Watcher(root) as watcher:
+        assert watcher.everything() == []
+        (root / ".learn" / "resets" / "00-hello").mkdir(parents=True)
+        write_queue(root, ("initializing", None))
+        write_config(root, "00-hello")
+        assert watcher.wait_for(QueueRead).entries == (QueueEntry("initializing", None),)
+        assert watcher.wait_for(ConfigRead, lambda seen: seen.current == "00-hello")
+        assert watcher.wait_for(ResetCopyAppeared).slug == "00-hello"
+        (root / ".learn" / "reports").mkdir()
+        (root / ".learn" / "reports" / "a.json").write_text(
+            '{"numPassedTests": 1, "numFailedTests": 0, "numFailedTestSuites": 0}'
+        )
+        assert watcher.wait_for(ReportRead).passed == 1
+
+
+def test_a_learnpack_directory_that_is_a_link_is_not_followed_and_said_so(tmp_path: Path) -> None:
+    root = make_course(tmp_path / "course")
+    (root / ".learn").rename(tmp_path / "outside")
+    (root / ".learn").symlink_to(tmp_path / "outside")
+    with Watcher(root) as watcher:
+        assert (".learn", "a symbolic link is not followed") in watcher.sensor.health.skipped
+        (tmp_path / "outside/vscode_queue.json").write_text("[]")
+        watcher.fence()
+        assert watcher.everything() == []
+        (root / ".learn").unlink()
+        (tmp_path / "outside").rename(root / ".learn")
+        watcher.wait_for(QueueRead)
+        assert watcher.sensor.health.skipped == ()
+
+
+def test_clean_deletes_learnpacks_files_without_a_word(watcher: Watcher, root: Path) -> None:
+    for path in ("config.json", "vscode_queue.json"):
+        (root / ".learn" / path).unlink()
+    shutil.rmtree(root / ".learn/resets")
+    watcher.fence()
+    assert watcher.everything() == []
+
+
+def test_the_breathecode_directory_takes_the_place_of_learn(tmp_path: Path) -> None:
+    root = make_course(tmp_path / "course")
+    (root / ".learn").rename(root / ".breathecode")
+    with Watcher(root) as watcher:
+        assert watcher.course.base == ".breathecode"
+        (root / ".breathecode/vscode_queue.json").write_text('[{"name": "start_exercise", "data": "00-hello"}]')
+        assert watcher.wait_for(QueueRead, lambda seen: seen.entries[-1].slug == "00-hello")
+
+
+# --- the course changes ---
+
+
+def test_a_new_step_is_a_new_course(watcher: Watcher, root: Path) -> None:
+    make_step(root, "03-new")
+    watcher.wait_for_change("exercises/03-new/test.py", CREATED)
+    course = watcher.wait_for_course(lambda course: len(course.steps) == 4 and course.steps[3].is_testable)
+    assert course.steps[3].slug == "03-new"
+
+
+def test_a_removed_step_moves_the_positions(watcher: Watcher, root: Path) -> None:
+    shutil.rmtree(root / "exercises/00-hello")
+    course = watcher.wait_for_course(lambda course: len(course.steps) == 2)
+    assert [(step.slug, step.position) for step in course.steps] == [("01-add", 0), ("02-loop", 1)]
+
+
+def test_a_new_test_file_makes_a_step_testable(tmp_path: Path) -> None:
+    root = make_course(tmp_path / "course")
+    (root / "exercises/02-loop/test.py").unlink()
+    with Watcher(root) as watcher:
+        (root / "exercises/02-loop/tests.py").write_text("def test(): pass\n")
+        watcher.wait_for_course(lambda course: course.steps[2].is_testable)
+
+
+def test_a_save_is_no_new_course(watcher: Watcher, root: Path) -> None:
+    (root / APP).write_text("print(1)\n")
+    replace_file(root / "exercises/02-loop/app.py", "print(2)\n")
+    watcher.fence()
+    assert watcher.courses() == []
+
+
+def test_a_changed_configuration_is_a_new_course_and_a_broken_one_keeps_the_old(
+    watcher: Watcher, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        (root / "learn.json").write_text('{"slug": ')
+        watcher.fence()
+        (root / "learn.json").write_text('{"slug":  ')
+        watcher.fence()
+    assert watcher.courses() == []
+    warnings = [record.message for record in caplog.records if "learn.json" in record.message]
+    assert len(warnings) == 1
+    (root / "learn.json").write_text('{"slug": "other", "grading": "incremental"}')
+    course = watcher.wait_for_course(lambda course: course.slug == "other")
+    assert course.at_root
+
+
+def test_steps_that_move_to_another_directory_are_followed(watcher: Watcher, root: Path) -> None:
+    (root / "exercises").rename(root / ".learn/exercises")
+    watcher.wait_for_course(lambda course: course.exercises == ".learn/exercises")
+    until(lambda: ".learn/exercises/01-add" in watcher.sensor._tree.directories)
+    (root / ".learn/exercises/01-add/app.py").write_text("print('moved')\n")
+    watcher.wait_for_change(".learn/exercises/01-add/app.py", MODIFIED)
+
+
+def test_a_course_without_any_exercise_gets_its_first(tmp_path: Path) -> None:
+    root = tmp_path / "course"
+    root.mkdir()
+    (root / "learn.json").write_text("{}")
+    (root / "README.md").write_text("# one\n")
+    with Watcher(root) as watcher:
+        make_step(root, "00-first")
+        course = watcher.wait_for_course(lambda course: [step.slug for step in course.steps] == ["00-first"])
+        assert course.exercises == "exercises"
+        (root / "exercises/00-first/app.py").write_text("print(1)\n")
+        watcher.wait_for_change("exercises/00-first/app.py", MODIFIED)
+
+
+# --- opens ---
+
+
+def test_opens_in_steps_are_told_only_while_they_are_wanted(root: Path) -> None:
+    with Watcher(root) as watcher:
+        (root / APP).read_text()
+        watcher.fence()
+        assert watcher.opened == 0
+        watcher.sensor.watch_opens(True)
+        until(lambda: watcher.sensor._opens_placed)
+        watcher.fence()
+        (root / APP).read_text()
+        until(lambda: watcher.opened > 0)
+        before = watcher.opened
+        (root / "learn.json").read_text()
+        (root / ".learn/config.json").read_text()
+        os.listdir(root / "exercises/01-add")
+        watcher.fence()
+        assert watcher.opened == before
+        watcher.sensor.watch_opens(False)
+        until(lambda: not watcher.sensor._opens_placed)
+        watcher.fence()
+        before = watcher.opened
+        (root / APP).read_text()
+        watcher.fence()
+        assert watcher.opened == before
+        (root / APP).write_text("print('still watched')\n")
+        watcher.wait_for_change(APP, MODIFIED)
+
+
+def test_opens_in_the_root_are_told_when_the_code_is_there(tmp_path: Path) -> None:
+    root = make_course(tmp_path / "course")
+    (root / "learn.json").write_text('{"grading": "incremental"}')
+    (root / "app.py").write_text("print(1)\n")
+    with Watcher(root, watch_opens=True) as watcher:
+        (root / "app.py").read_text()
+        until(lambda: watcher.opened > 0)
+
+
+# --- cost ---
+
+
+def test_nothing_wakes_up_while_nothing_happens(watcher: Watcher, root: Path) -> None:
+    (root / APP).write_text("print(1)\n")
+    watcher.fence()
+    (root / APP).read_text()  # a reader is nothing that happens
+    settled = switches_of(watcher.thread_id)
+    until(lambda: _unchanged_for(watcher.thread_id, 1.0))
+    settled = switches_of(watcher.thread_id)
+    (root / APP).read_text()
+    assert not threading.Event().wait(2.0)
+    assert switches_of(watcher.thread_id) == settled
+
+
+def _unchanged_for(thread: int, seconds: float) -> bool:
+    before = switches_of(thread)
+    time.sleep(seconds)
+    return switches_of(thread) == before
+
+
+def test_a_save_is_told_within_milliseconds_of_the_close(root: Path) -> None:
+    delays: list[float] = []
+    closed = [0.0]
+
+    def put(seen: object) -> None:
+        if isinstance(seen, FileChanged) and seen.path == APP:
+            delays.append(time.perf_counter() - closed[0])
+
+    with Watcher(root, put=put) as watcher:
+        for number in range(100):
+            with open(root / APP, "w") as file:
+                file.write(f"print({number})\n")
+                file.flush()
+                closed[0] = time.perf_counter()
+            until(lambda number=number: len(watcher.changes_of(APP)) > number)  # type: ignore[misc]
+    delays.sort()
+    # Half a millisecond is usual; this machine may be busy.
+    assert delays[len(delays) // 2] < 0.010
+
+
+def test_a_stopped_sensor_leaves_nothing_open_and_may_be_stopped_again(root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    watcher = Watcher(root)
+    watcher.sensor.start()
+    assert len(os.listdir("/proc/self/fd")) > before
+    watcher.sensor.stop()
+    watcher.sensor.stop()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert watcher.all(CourseGone) == []
+
+
+def test_the_sensors_descriptors_do_not_survive_an_exec(watcher: Watcher) -> None:
+    inheritable = [
+        os.readlink(f"/proc/self/fd/{number}")
+        for number in map(int, os.listdir("/proc/self/fd"))
+        if number > 2 and os.path.lexists(f"/proc/self/fd/{number}") and os.get_inheritable(number)
+    ]
+    assert not [target for target in inheritable if "inotify" in target or "mountinfo" in target]
