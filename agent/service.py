@@ -349,8 +349,11 @@ class Agent:
         since = self._inference.learnpack_since
         if since is None:
             return 0
-        if self._document.foreign_since(since):
-            return None
+        try:
+            if self._document.foreign_since(since):
+                return None
+        except JournalError:
+            return None  # not sure whose it is: not touched, and _flush says what is wrong with the journal
         return since + SERVER_SILENCE_MS
 
     def _write_document(self) -> None:

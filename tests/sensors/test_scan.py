@@ -89,6 +89,8 @@ class Polled:
 def test_a_program_that_lives_longer_than_the_interval_is_seen(
     make_reader: type[Reader], desk: Desk, student: Student
 ) -> None:
+    # Well before the start: psutil knows the start on Linux to a second only.
+    os.utime(desk.step(1) / "app.py", (time.time() - 60, time.time() - 60))
     with Polled(desk, make_reader()) as polled:
         seen = polled.seen
         pid, _ = student.run([PYTHON, "app.py", "3"], desk.step(1))
@@ -313,9 +315,7 @@ def fake() -> Iterator[FakeSelect]:
 @pytest.fixture
 def kqueued(desk: Desk, fake: FakeSelect) -> Iterator[Seen]:
     seen = Seen()
-    sensor = ProcessSensor(
-        desk.course, seen.put, levels=[lambda: Polling(lambda mailbox: KqueueWaiter(mailbox, fake))]
-    )
+    sensor = ProcessSensor(desk.course, seen.put, levels=[lambda: Polling(lambda mailbox: KqueueWaiter(mailbox, fake))])
     sensor.start()
     seen.listed()
     assert "exit codes" not in sensor.blind_to
@@ -332,9 +332,7 @@ def test_kqueue_tells_the_end_and_its_status(
 ) -> None:
     pid = start_slow(student, desk)
     seen = Seen()
-    sensor = ProcessSensor(
-        desk.course, seen.put, levels=[lambda: Polling(lambda mailbox: KqueueWaiter(mailbox, fake))]
-    )
+    sensor = ProcessSensor(desk.course, seen.put, levels=[lambda: Polling(lambda mailbox: KqueueWaiter(mailbox, fake))])
     sensor.start()
     try:
         until(lambda: pid in fake.queue.held)
