@@ -94,12 +94,13 @@ def purpose_of(
 ) -> Purpose | NotARun:
     """What this command line is for, in this course.
 
-    `text_of` (path → text) decides the few cases that only the file itself can: whether a test file that is run
-    directly tests itself, and whether `unittest` finds a test in it.
+    `text_of` (path → text) is what was found in the files when the command started; None: nobody looked yet.  It
+    decides the cases that only the file can: whether it is there at all, whether a test file that is run directly
+    tests itself, and whether `unittest` finds a test in it.
     """
     if not argv:
         return NotARun("a kernel thread")
-    reader = _Reader(course, cwd, stdin, text_of or {})
+    reader = _Reader(course, cwd, stdin, text_of or {}, looked=text_of is not None)
     if copy_of or compile_run_copy(argv) is not None:
         kind = Kind.BUILD if COMPILERS.fullmatch(program_of(argv)) else Kind.COMPILE
         return Purpose(kind, program_of(argv), tuple(copy_of), alternatives=True)
@@ -114,6 +115,7 @@ class _Reader:
     cwd: str | None
     stdin: str | None
     text_of: Mapping[str, str]
+    looked: bool
 
     def command(self, argv: Sequence[str]) -> Purpose | NotARun:
         program, rest = program_of(argv), list(argv[1:])
@@ -161,6 +163,8 @@ class _Reader:
         if row is NODE and parsed.has(frozenset({"--watch"})):
             return NotARun("node --watch starts the program again and again in a child")
         step = self.course.step_of(path)
+        if self.looked and path not in self.text_of and not self._is_known_file(path):
+            return NotARun(f"{row.name} finds no {path}")
         if row.only_own_language and not _is_shell_step(step):
             return NotARun("a shell script that starts other programs")
         if is_test_file(posixpath.basename(path)):

@@ -110,7 +110,7 @@ class FileSensor:
         self._state = _State.GONE
         self._identity: tuple[int, int] | None = None
         self._mounts: list[Mount] = []
-        self._is_lost = False
+        self._is_lost = self._is_polling = False
         self._remote: str | None = None
         self._told: set[str] = set()
         self._is_course_unreadable = False
@@ -176,7 +176,7 @@ class FileSensor:
         return FilesHealth(
             level=self._source.level,
             present=self._state is _State.PRESENT,
-            polling="poll" in self._due,
+            polling=self._is_polling,
             watches=len(self._source.watched()),
             files=sum(len(names) for names in tree.files.copy().values()),
             losses=self._losses,
@@ -343,13 +343,13 @@ class FileSensor:
         self._in("poll", max(POLL_S if self._remote is None else REMOTE_POLL_S, _DUTY * cost))
 
     def _plan_polling(self) -> None:
-        is_needed = self._state is not _State.GONE and (
+        self._is_polling = self._state is not _State.GONE and (
             self._remote is not None
             or not self._source.sees_all
             or not self._source.sees_root
             or any(trouble.polled for trouble in self._tree.troubles.values())
         )
-        if is_needed:
+        if self._is_polling:
             self._in("poll", POLL_S if self._remote is None else REMOTE_POLL_S)
         else:
             self._due.pop("poll", None)

@@ -7,8 +7,9 @@ Promised: nothing is taken from anybody.  The thread asks for short time slices 
 scheduler gives who asks for less at once an earlier turn; its share of the processor stays the same.  Without
 privilege, Linux 6.12 and later; elsewhere nothing happens.
 
-Why slices: on two processors with three busy loops the proc connector caught 96 % of 1 ms lives before and 100 % with it;
-in a process with nice 10 it was 55 % and 92 % (Linux 6.18; the lag from exec to report fell from 12 to 4 ms).
+Why slices: beside three busy loops on two processors the proc connector caught 96 % of 1 ms lives, and 100 % with
+short slices; in a process with nice 10, 55 % and 92 % (Linux 6.18; the median lag from exec to report fell from 12
+to 4 ms).
 Why turns: reading a process takes nine system calls, and after each the thread needs Python's lock again.  Beside a
 thread that computes without pause, 64 % of 15 ms lives were caught with Python's 5 ms turns, 100 % with 0.5 ms.
 """

@@ -49,8 +49,9 @@ class Psutil:
         except ImportError as error:
             raise Refused("psutil is not installed") from error
         self._psutil = psutil
-        # A zombie is a NoSuchProcess to psutil, except where it is read as if it lived.
-        self._gone = (psutil.NoSuchProcess, psutil.AccessDenied)
+        # A zombie is a NoSuchProcess to psutil, except where it is read as if it lived.  OSError: what macOS answers
+        # in the middle of an exec or an exit is not always translated.
+        self._gone = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
         self._uid = os.geteuid() if uid is None else uid
 
     def pids(self) -> dict[int, int]:
@@ -96,10 +97,10 @@ class Psutil:
             process = self._psutil.Process(pid)
             if round(process.create_time() * 1000) == born and process.status() != self._psutil.STATUS_ZOMBIE:
                 return None
-        except self._psutil.AccessDenied:  # it is there
-            return None
         except self._psutil.NoSuchProcess:
             pass
+        except (self._psutil.AccessDenied, OSError):  # it is there
+            return None
         return Ended(None)
 
     def _maybe(self, read: Callable[[], str | None]) -> str | None:

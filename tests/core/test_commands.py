@@ -177,6 +177,12 @@ def test_tools_shells_and_questions_are_no_runs(command: str) -> None:
     assert judged(command) == "no"
 
 
+def test_a_file_that_is_not_there_is_no_run() -> None:
+    assert judged("python exercises/01-hello/typo.py", text_of={}) == "no"
+    assert judged("python exercises/01-hello/new.py", text_of={"exercises/01-hello/new.py": "1"}) != "no"
+    assert judged("python exercises/01-hello/app.py", text_of={}) == f"compile {APP}"  # known, but too large to read
+
+
 def test_a_redirected_file_is_what_python_runs() -> None:
     assert judged("python", stdin="/c/exercises/01-hello/app.py") == f"compile {APP}"
     assert judged("python", stdin="/home/u/other.py") == "no"

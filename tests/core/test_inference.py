@@ -197,7 +197,7 @@ def test_code_in_the_root_belongs_to_the_step_that_is_current_then() -> None:
         executed(100, 10, SERVER),
         queue(200, "start_exercise 02-b"),
         queue(210, "start_exercise 02-b", "configuration_loaded"),
-        *learnpack_build(1000, 20, "python /c/app.py", exited(1100, 0, 0)),
+        *learnpack_build(1000, 20, "python /c/app.py", exited(1100, 0, 0), texts={"app.py": "print(1)"}),
     ]
     assert conclude(story)[-1] == "compile 02-b 0 @1000-1103 learnpack"
 

@@ -200,6 +200,10 @@ class Seen:
     def exit_of(self, pid: int, timeout: float = 10.0) -> ProcessExited:
         return self.wait_for(lambda seen: next(iter(seen.exits(pid)), None), timeout)
 
+    def executions_of(self, pid: int) -> list[ProcessExecuted]:
+        """Waits for the first."""
+        return self.wait_for(lambda seen: seen.executed(pid))
+
     def listed(self, times: int = 1) -> ProcessesListed:
         """The list of the n-th survey."""
         return self.wait_for(lambda seen: seen.of(ProcessesListed)[times - 1 :])[0]

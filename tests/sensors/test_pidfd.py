@@ -136,7 +136,7 @@ def test_a_program_is_found_because_it_opens_its_file(desk: Desk, student: Stude
     for _ in range(20):
         pid, _ = student.run([PYTHON, "app.py"], desk.step(0))
         marker = student.start([PYTHON, "app.py"], desk.step(2))
-        seen.wait_for(lambda seen, pid=marker: seen.executed(pid))
+        seen.executions_of(marker)
         student.kill(marker, signal.SIGKILL)
         student.reap(marker)
         executed = [one for one in seen.executed(pid) if one.argv == (PYTHON, "app.py")]

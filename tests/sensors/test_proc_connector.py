@@ -406,23 +406,24 @@ def test_what_the_kernel_dropped_is_said_and_made_good(desk: Desk, student: Stud
         student.kill(known, signal.SIGKILL)
         student.reap(known)
         seen.go_on.set()
-        lost = seen.wait_for(lambda seen: seen.of(EventsLost))[0]
-        listed = seen.listed(2)
-        assert lost.since <= lost.at
+        # What other programs of this machine do may overflow so small a buffer at any time, before and after.
+        listed = seen.wait_for(
+            lambda seen: [one for one in seen.of(ProcessesListed) if {pid for pid, _ in one.alive} == {living}]
+        )[0]
+        before = seen.all()[: seen.all().index(listed)]
+        lost = [one for one in before if isinstance(one, EventsLost)][-1]
+        assert lost.since <= lost.at <= listed.at
         assert lost.sensor == "processes"
         assert "dropped" in lost.reason
         assert any(character.isdigit() for character in lost.reason), lost.reason
-        assert {pid for pid, _ in listed.alive} == {living}
+        assert before.index(lost) < before.index(seen.executed(living)[-1])
         assert seen.executed(living)[-1].found
         gone = seen.exit_of(known)
         assert (gone.exit_code, gone.signal, gone.exact) == (None, None, False)
-        order = [one for one in seen if isinstance(one, EventsLost | ProcessesListed)]
-        assert order[1:3] == [lost, listed]
         # and it goes on
-        pid, _ = student.run(["/bin/sh", "app.sh"], desk.step(0))
-        seen.wait_for(lambda seen: seen.exits(pid) or len(seen.of(ProcessesListed)) > 2)
         student.kill(living, signal.SIGKILL)
         student.reap(living)
+        seen.exit_of(living)
 
 
 @as_root
