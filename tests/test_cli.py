@@ -50,8 +50,8 @@ def called(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
     """Exit code, stdout, stderr of one command."""
     try:
         code = cli.main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        code = int(exit.code or 0)
+    except SystemExit as ending:
+        code = int(ending.code or 0)
     out, err = capfd.readouterr()
     return code, out, err
 
@@ -65,7 +65,9 @@ def test_help_names_every_command_and_shows_first_steps(capfd: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["status", "--version"]])
-def test_the_version_is_told_before_and_after_a_command(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+def test_the_version_is_told_before_and_after_a_command(
+    capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
     assert called(capfd, *arguments)[:2] == (0, f"learnpack-agent {__version__}\n")
 
 
@@ -174,7 +176,8 @@ def test_a_recording_replays_to_the_same_events(
     for seen in observations:
         writer.observation(seen)
         events += inference.receive(seen)
-    assert (deadline := inference.next_deadline()) is not None
+    deadline = inference.next_deadline()
+    assert deadline is not None
     writer.deadline(deadline)
     events += inference.handle_deadline(deadline)
     writer.close()
@@ -198,7 +201,8 @@ def test_a_file_that_is_no_recording_fails_with_one_line(
 
 
 def test_a_reader_that_goes_away_is_no_failure(recorded: Path, state_dir: Path) -> None:
-    command = f"{sys.executable} -m agent events {recorded} --state-dir {state_dir} | head -n 1; echo ${{PIPESTATUS[0]}}"
+    asked = f"{sys.executable} -m agent events {recorded} --state-dir {state_dir}"
+    command = f"{asked} | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
@@ -250,9 +254,7 @@ def test_a_fault_in_the_configuration_is_one_clear_line(tmp_path: Path, text: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_named_configuration_file_must_exist(
-    capfd: pytest.CaptureFixture[str], course: Path, tmp_path: Path
-) -> None:
+def test_a_named_configuration_file_must_exist(capfd: pytest.CaptureFixture[str], course: Path, tmp_path: Path) -> None:
     code, _, err = called(capfd, "status", course, "--config", tmp_path / "missing.toml")
     assert code == 78
     assert "missing.toml" in err

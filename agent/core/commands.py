@@ -55,7 +55,8 @@ class Purpose:
 
     `targets` are paths relative to the course's root.  `whole`: nothing narrows a test to a part of a step's
     test file, and exit code 0 means that it passed.  `alternatives`: the targets are equally good guesses for
-    one file (compile-run's copies of identical files); with no target at all it is the current step's.
+    one file (compile-run's copies of identical files); with no target at all it is the current step's.  `broad`:
+    the command names no step, its targets are all that it covers (`pytest` in the course's root).
     `silent_codes`: exit codes that say "nothing was tested".
     """
 
@@ -64,6 +65,7 @@ class Purpose:
     targets: tuple[str, ...]
     whole: bool = False
     alternatives: bool = False
+    broad: bool = False
     silent_codes: frozenset[int] = frozenset()
 
 
@@ -239,7 +241,8 @@ class _Reader:
         if not targets:
             return NotARun(f"{tool.name} outside the course's steps")
         whole = whole and tool.decisive and not parsed.has(tool.options.narrow)
-        return Purpose(Kind.TEST, tool.name, tuple(targets), whole=whole, silent_codes=tool.silent_codes)
+        broad = len({step for path in targets if (step := self.course.step_of(path))}) > max(1, len(parsed.operands))
+        return Purpose(Kind.TEST, tool.name, tuple(targets), whole=whole, broad=broad, silent_codes=tool.silent_codes)
 
     def _file_targets(self, tool: TestTool, operands: Sequence[str]) -> tuple[list[str], bool]:
         targets: list[str] = []
@@ -295,18 +298,18 @@ class _Reader:
     def _pattern_targets(self, tool: TestTool, parsed: Parsed) -> tuple[list[str], bool]:
         """jest and its kin: operands are patterns over absolute paths, and none means everything."""
         patterns = [*parsed.operands, *parsed.values_of("--testPathPattern", "--testPathPatterns")]
-        regex = [
-            found
-            for config in parsed.values_of("-c", "--config")
-            if (found := _json_text(config, "testRegex")) is not None
-        ]
-        if not patterns and not regex:
+        regex = parsed.values_of("--testRegex")
+        for config in parsed.values_of("-c", "--config"):
+            regex += filter(None, (_json_text(config, "testRegex"),))
+        globs = parsed.values_of("--testMatch")
+        if not patterns and not regex and not globs:
             return self._file_targets(tool, (".",))
         base = self.course.root
         targets = [
             path
             for _, path in self.course.test_files()
             if all(any(_matches(p, posixpath.join(base, path)) for p in ps) for ps in (patterns, regex) if ps)
+            and (not globs or any(fnmatch.fnmatchcase("/" + path, "*" + glob.lstrip("*")) for glob in globs))
         ]
         if not targets:
             # A file or directory that is no test file of ours: still work on that step.

@@ -449,8 +449,8 @@ class Tree:
     # --- paths ---
 
     def _absolute(self, path: str, name: str = "") -> str:
-        directory = self.root if path == "." else os.path.join(self.root, path)
-        return os.path.join(directory, name) if name else directory
+        directory = self.root if path == "." else f"{self.root}/{path}"
+        return f"{directory}/{name}" if name else directory
 
     def _is_directory(self, path: str) -> bool:
         try:

@@ -98,6 +98,10 @@ TESTS = [
     ("node /c/node_modules/.bin/jest 02-js", "/c", f"test {JS_TEST} whole"),
     ("node /c/node_modules/.bin/jest exercises/02-js/tests.js -t adds", "/c", f"test {JS_TEST}"),
     ("node /c/node_modules/.bin/jest", "/c/exercises/05-js-again", "test exercises/05-js-again/test.js whole"),
+    ("node /n/jest --testRegex exercises/02-js/tests.js", "/c", f"test {JS_TEST} whole"),
+    ("node /n/jest --testRegex=exercises/02-js/tests.js", "/c", f"test {JS_TEST} whole"),
+    ("node /n/jest --testMatch **/02-js/tests.js", "/c", f"test {JS_TEST} whole"),
+    ("node /n/jest --rootDir . --testRegex tests.js 02-js", "/c", f"test {JS_TEST} whole"),
     ("node /n/.bin/mocha tests.js", "/c/exercises/02-js", f"test {JS_TEST} whole"),
     ("node /n/.bin/mocha --grep one tests.js", "/c/exercises/02-js", f"test {JS_TEST}"),
     ("node /n/vitest.mjs run 02-js", "/c", f"test {JS_TEST} whole"),
@@ -209,6 +213,16 @@ def test_configured_patterns_decide_what_a_bare_pytest_collects() -> None:
     configured = Course("/c", "x", COURSE.steps, pytest_files=("test.py",))
     assert judged("python -m pytest", S, configured) == f"test {TEST} whole"
     assert judged("python -m pytest", "/c", configured).split() == ["test", TEST, "exercises/04-more/test.py", "whole"]
+
+
+def test_a_command_that_names_no_step_is_broad() -> None:
+    for command in ("node /n/jest --testRegex tests?.js", "python -m pytest exercises"):
+        purpose = purpose_of(Course("/c", "x", COURSE.steps, pytest_files=("test.py",)), command.split(), "/c")
+        assert isinstance(purpose, Purpose)
+        assert purpose.broad
+    purpose = purpose_of(COURSE, f"python -m pytest {TEST} exercises/04-more/test.py".split(), "/c")
+    assert isinstance(purpose, Purpose)
+    assert not purpose.broad
 
 
 def test_identical_copies_of_compile_run_are_alternatives() -> None:

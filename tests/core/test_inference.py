@@ -314,6 +314,17 @@ def test_several_steps_in_one_command_share_a_success_and_hide_a_failure() -> No
     ]
 
 
+def test_a_test_of_the_whole_course_is_one_test_of_the_current_step() -> None:
+    configured = CourseRead(0, replace(COURSE, pytest_files=("test.py",)))
+    story = [AgentStarted(0), configured, executed(10, 5, "python -m pytest"), exited(90, 5, 0)]
+    assert conclude(story) == []
+    here = [executed(1, 4, f"python {APP}"), exited(5, 4)]
+    assert conclude([*story[:2], *here, *story[2:]])[3:] == [
+        "test 01-hello 0 @10-90 terminal",
+        "complete_step 01-hello @90",
+    ]
+
+
 # --- openings -----------------------------------------------------------------------------------------------------
 
 

@@ -160,6 +160,7 @@ def scene(long_stage: Stage) -> Scene:
     course = make_course(long_stage.directory / "course", PYTHON)
     prepare(course, long_stage.toolbox)
     agent = long_stage.agent(course).start()
+    agent.require_connector()
     student = long_stage.student(course)
     scene = Scene([], {})
     for line in COUNTS + COMPLETES_NOTHING + NOTHING:
@@ -236,6 +237,7 @@ def test_a_pyenv_shim_in_a_terminal_is_one_run(stage: Stage, tmp_path: Path) -> 
     course = make_course(tmp_path / "course", PYTHON)
     (course / "exercises/01-hello/app.py").write_text("print('hello')\n")
     agent = stage.agent(course).start()
+    agent.require_connector()
     student = stage.student(course, pyenv=True)
     truth = [
         student.type("python exercises/07-free/app.py").ran("compile", "07-free", source="print('free')\n"),
@@ -249,11 +251,28 @@ def test_a_pyenv_shim_in_a_terminal_is_one_run(stage: Stage, tmp_path: Path) -> 
     assert_perfect(agent.events(), truth, {"07-free": None, "01-hello": None})
 
 
+def test_a_run_that_lasts_a_while_is_seen_with_its_end_by_any_sensor(stage: Stage, tmp_path: Path) -> None:
+    course = make_course(tmp_path / "course", PYTHON)
+    path = "exercises/07-free/app.py"
+    (course / path).write_text("import time\nprint('GO', flush=True)\ntime.sleep(0.8)\nraise SystemExit(7)\n")
+    agent = stage.agent(course).start()
+    student = stage.student(course)
+    truth = [
+        student.type(f"python {path}").ran("compile", "07-free"),
+        student.type("(cd exercises/07-free; python app.py)").ran("compile", "07-free"),
+        student.type(f"timeout 0.5 python {path}").ran("compile", "07-free", sig=signal.SIGTERM),
+    ]
+    agent.wait_for(lambda events: count(events, "compile") >= 3)
+    agent.stop()
+    assert_perfect(agent.events(), truth, {})
+
+
 def test_the_source_of_a_run_is_what_ran_not_what_was_saved_meanwhile(stage: Stage, tmp_path: Path) -> None:
     course = make_course(tmp_path / "course", PYTHON)
     path = "exercises/01-hello/app.py"
     sleeps = "import time\nprint('GO', flush=True)\ntime.sleep(0.5)\n"
     agent = stage.agent(course).start()
+    agent.require_connector()
     student = stage.student(course)
     truth = [student.save_in_place(path, sleeps)]
     first = student.type(

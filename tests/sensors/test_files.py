@@ -510,7 +510,7 @@ def test_a_changed_configuration_is_a_new_course_and_a_broken_one_keeps_the_old(
 def test_steps_that_move_to_another_directory_are_followed(watcher: Watcher, root: Path) -> None:
     (root / "exercises").rename(root / ".learn/exercises")
     watcher.wait_for_course(lambda course: course.exercises == ".learn/exercises")
-    until(lambda: ".learn/exercises/01-add" in watcher.sensor._tree.directories)
+    until(lambda: ".learn/exercises/01-add/app.py" in picture_of(watcher))
     (root / ".learn/exercises/01-add/app.py").write_text("print('moved')\n")
     watcher.wait_for_change(".learn/exercises/01-add/app.py", MODIFIED)
 

@@ -78,7 +78,7 @@ def test_a_burst_that_overflows_the_kernels_queue_ends_with_the_right_picture(ro
         assert before <= lost.since <= lost.at
         watcher.wait_for_change("exercises/01-add/d7/old.py", MODIFIED, timeout=60)
         watcher.wait_for_change("exercises/01-add/d8/old.py", DELETED, timeout=60)
-        until(lambda: len(picture_of(watcher)) >= 20_000, timeout=60)
+        until(lambda: watcher.sensor.health.files >= 20_000, timeout=60, every=0.05)
         watcher.fence()
         assert picture_of(watcher) == files_on_disk(root)
         created = [path for path, change in watcher.changes() if change is CREATED]
@@ -96,7 +96,7 @@ def test_a_burst_of_20000_files_in_100_new_directories_ends_with_the_right_pictu
             (root / f"exercises/02-loop/n{number}").mkdir()
         for number in range(20_000):
             (root / f"exercises/02-loop/n{number % 100}/f{number}.py").write_text(f"{number}\n")
-        until(lambda: len(picture_of(watcher)) >= 20_000, timeout=60)
+        until(lambda: watcher.sensor.health.files >= 20_000, timeout=60, every=0.05)
         watcher.fence()
         assert picture_of(watcher) == files_on_disk(root)
 

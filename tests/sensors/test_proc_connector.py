@@ -394,9 +394,16 @@ class SlowReader(Seen):
 
 
 def test_what_the_kernel_dropped_is_said_and_made_good(desk: Desk, student: Student) -> None:
+    opened: list[socket.socket] = []
+
+    def open_and_keep() -> socket.socket:
+        opened.append(open_socket())
+        return opened[-1]
+
     seen = SlowReader()
-    with watching(desk.course, seen.put, lambda: open_socket(receive_bytes=1)):
+    with watching(desk.course, seen.put, open_and_keep):
         seen.listed()
+        opened[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least: a few events
         known = student.start([PYTHON, "app.py"], desk.step(2))
         assert seen.holding.wait(10)
         for _ in range(30):

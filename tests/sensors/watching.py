@@ -62,12 +62,12 @@ def replace_file(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def until(is_so: Callable[[], bool], timeout: float = 10.0) -> None:
+def until(is_so: Callable[[], bool], timeout: float = 10.0, every: float = 0.002) -> None:
     end = time.monotonic() + timeout
     while not is_so():
         if time.monotonic() > end:
             raise AssertionError("it did not come to be")
-        time.sleep(0.002)
+        time.sleep(every)
 
 
 class Watcher:
@@ -197,5 +197,3 @@ def switches_of(thread: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary_ctxt"))
 
 
-def is_root() -> bool:
-    return os.geteuid() == 0
