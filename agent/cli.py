@@ -157,12 +157,26 @@ def _course(directory: str) -> Course:
         raise _Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
 
 
-def _journal(arguments: argparse.Namespace, course: Course) -> tuple[Journal, str]:
+def _recorded(arguments: argparse.Namespace) -> tuple[Course, Journal, str]:
+    """The course, its journal and the directory of that; 69 where nothing is recorded.
+
+    What was recorded can be read whatever became of the course: a broken learn.json, a deleted directory.
+    """
+    from .core.course import Course
+    from .sensors.course import CourseError, find_course, read_course
     from .store.journal import Journal, JournalError
 
+    root = os.path.realpath(arguments.course)
+    try:
+        root = os.path.realpath(find_course(arguments.course))
+        course = read_course(root)
+    except CourseError as error:
+        if not os.path.isdir(course_state_dir(_config(arguments), root)):
+            raise _Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
+        course = Course(root, os.path.basename(root))
     directory = course_state_dir(_config(arguments), course.root)
     try:
-        return Journal.open(directory, create=False, read_only=True), directory
+        return course, Journal.open(directory, create=False, read_only=True), directory
     except JournalError as error:
         raise _Failed(UNAVAILABLE, str(error)) from None
 
@@ -215,8 +229,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from .views import status_lines, status_of
 
-    course = _course(arguments.course)
-    journal, directory = _journal(arguments, course)
+    course, journal, directory = _recorded(arguments)
     with journal:
         status = status_of(course, journal, directory)
     if arguments.json:
@@ -229,8 +242,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _events(arguments: argparse.Namespace) -> int:
     from .views import event_line
 
-    course = _course(arguments.course)
-    journal, _ = _journal(arguments, course)
+    _, journal, _ = _recorded(arguments)
     with journal:
         for record in _followed(journal) if arguments.follow else journal.records():
             line = _public(record).decode() if arguments.json else _one_line(event_line(record))
@@ -253,8 +265,7 @@ def _followed(journal: Journal) -> Iterator[Record]:
 def _explain(arguments: argparse.Namespace) -> int:
     from .views import explanation
 
-    course = _course(arguments.course)
-    journal, _ = _journal(arguments, course)
+    course, journal, _ = _recorded(arguments)
     with journal:
         for record in journal.records():
             if arguments.event in (record.id, str(record.number)):
@@ -266,8 +277,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from .views import write_private
 
-    course = _course(arguments.course)
-    journal, _ = _journal(arguments, course)
+    _, journal, _ = _recorded(arguments)
     with journal:
         lines = (_public(record) + b"\n" for record in journal.records())
         if arguments.output:

@@ -16,7 +16,7 @@ import os
 import queue
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -224,6 +224,10 @@ class Agent:
         return True
 
     def _handle(self, seen: Observation) -> None:
+        if isinstance(seen, CourseRead):
+            # Other names of the course are learned one by one; reading it again does not forget them.
+            names = dict.fromkeys((*self._course.aliases, *seen.course.aliases))
+            seen = replace(seen, course=replace(seen.course, aliases=tuple(names)))
         if self._trace is not None:
             self._trace.observation(seen)
         match seen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,15 @@ def test_a_directory_inside_the_course_is_the_course(
 ) -> None:
     inside = recorded / "exercises" / "01-hello"
     assert called(capfd, "events", inside, "--state-dir", state_dir)[0] == 0
+
+
+def test_what_was_recorded_can_be_read_whatever_became_of_the_course(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path
+) -> None:
+    (recorded / "learn.json").write_text("{")
+    assert called(capfd, "status", recorded, "--state-dir", state_dir)[0] == 0
+    shutil.rmtree(recorded)
+    assert len(called(capfd, "events", recorded, "--state-dir", state_dir)[1].splitlines()) == 3
 
 
 def test_explain_tells_the_observations_behind_an_event(

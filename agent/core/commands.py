@@ -438,6 +438,18 @@ def is_relevant(course: Course, argv: Sequence[str], cwd: str | None, stdin: str
     return False
 
 
+def maybe_elsewhere(course: Course, argv: Sequence[str]) -> Iterator[str]:
+    """Absolute paths in a command that may lead into the course under another name (a symbolic link).
+
+    They name a file in a directory that is called like a step's: rare enough to ask the file system about.
+    """
+    for word in argv[1:6]:
+        if not word.startswith("/") or course.relative(word) is not None:
+            continue
+        if course.has_directory_named(posixpath.basename(posixpath.dirname(word))):
+            yield word
+
+
 def entry_of(course: Course, step: Step) -> str | None:
     """The file that LearnPack would record as the step's source: in the step, or in the root (incremental)."""
     if step.entry is not None or not course.at_root:

@@ -126,9 +126,11 @@ class Course:
     base: str = ".learn"
     _by_path: Mapping[str, Step] = field(default_factory=dict, repr=False, compare=False)
     _by_slug: Mapping[str, Step] = field(default_factory=dict, repr=False, compare=False)
+    _names: frozenset[str] = field(default_factory=frozenset, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_path", {step.path: step for step in self.steps})
+        object.__setattr__(self, "_names", frozenset(posixpath.basename(step.path) for step in self.steps))
         # The first of two steps with one slug wins, as in LearnPack's own `find`.
         object.__setattr__(self, "_by_slug", {step.slug: step for step in reversed(self.steps)})
 
@@ -154,6 +156,10 @@ class Course:
 
     def step_named(self, slug: str) -> Step | None:
         return self._by_slug.get(slug)
+
+    def has_directory_named(self, name: str) -> bool:
+        """Whether a step's directory has this name."""
+        return name in self._names
 
     def step_of(self, path: str) -> Step | None:
         """The step whose directory holds this path (relative to the root), or None."""

@@ -1,7 +1,7 @@
 """Notices from watchdog's `Observer`, for systems without inotify: FSEvents on macOS.
 
 One recursive watch on the course's root; what lies outside of the watched directories is dropped here.  The fate of
-the root itself is not told (`sees_root`): on FSEvents the emitter ends with it.
+the root itself is not told (`sees_root`); an emitter that ended, with the root or by a failure of its own, is.
 
 Known to be weak: losses inside the Observer are not told by watchdog, and on FSEvents a file counts as written while
 it still is, so half a save may be seen before the whole.  Run on Linux by its tests, with watchdog's other observers.
@@ -9,6 +9,7 @@ it still is, so half a save may be seen before the whole.  Run on Linux by its t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 
@@ -63,14 +64,15 @@ class ObserverSource(FileSystemEventHandler):
 
     def wait(self, timeout: float | None) -> list[Notice]:
         notices: list[Notice] = []
-        try:
+        with contextlib.suppress(queue.Empty):
             event = self._events.get(timeout=timeout)
             while True:
                 if event is not None:
                     self._translate(event, notices)
                 event = self._events.get_nowait()
-        except queue.Empty:
-            return notices
+        if self._observed is not None and not all(emitter.is_alive() for emitter in self._observer.emitters):
+            notices.append(Notice(Kind.ENDED, "."))
+        return notices
 
     def _translate(self, event: FileSystemEvent, notices: list[Notice]) -> None:
         kind = Kind.DIRECTORY if event.is_directory else Kind.LOOK

@@ -45,7 +45,8 @@ class Words:
 @dataclass(frozen=True, slots=True)
 class Look:
     """One process at one moment.  `parent` is 0 where it isn't known.  `started_at` is in ms since the epoch; on
-    Linux it is known to 10 ms, and the middle of these is taken."""
+    Linux it is known to 10 ms, and the middle of these is taken.  `image` is another after each exec, and 0 where
+    it isn't known: so a program that rewrites its command line (npm, jest) is told from an executed one."""
 
     pid: int
     born: int
@@ -53,6 +54,7 @@ class Look:
     words: Words
     on_terminal: bool
     started_at: int
+    image: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Stat:
     parent: int
     terminal: int
     born: int
+    image: int
     status: int | None
 
 
@@ -132,8 +135,8 @@ class Procfs:
             # It ended and was reaped in the last 50 us.  What was run is known all the same; when it began, to
             # a few ms, because it was alive just now and so young that nobody had looked before.
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            return Look(pid, now // TICK_NS, 0, words, False, now_ms())
-        return Look(pid, line.born, line.parent, words, line.terminal != 0, wall_ms_of_ticks(line.born))
+            return Look(pid, now // TICK_NS, 0, words, False, now_ms(), 0)
+        return Look(pid, line.born, line.parent, words, line.terminal != 0, wall_ms_of_ticks(line.born), line.image)
 
     def ended(self, pid: int, born: int) -> Ended | None:
         """Whether that process is over, reaped or not; None while it lives."""
@@ -160,7 +163,8 @@ def read_stat(pid: int) -> Stat | None:
     state = fields[0].decode("ascii")
     # Field 52 holds the wait status of a process that has ended, for whoever may read it (its own user).
     status = int(fields[49]) if state in "ZX" and len(fields) > 49 else None
-    return Stat(state, int(fields[1]), int(fields[4]), int(fields[19]), status)
+    # Field 28, the address of the stack's bottom, is random anew at each exec.
+    return Stat(state, int(fields[1]), int(fields[4]), int(fields[19]), int(fields[25]), status)
 
 
 def wall_ms_of_ticks(born: int) -> int:

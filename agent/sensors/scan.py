@@ -8,7 +8,7 @@ which starts a look: a program that the student starts from a shell in the cours
 How processes are read: on Linux by `procfs`, else by `Psutil` below (psutil is imported only then, 4 MB).
 
 Known to be weak: without kqueue most programs that live shorter than the interval are missed (a 15 ms one 3 times
-of 4 at 50 ms), an end is noticed up to one interval late, and its exit code stays unknown.  The kqueue part follows
+of 5 at 50 ms), an end is noticed up to one interval late, and its exit code stays unknown.  The kqueue part follows
 XNU's `filt_procattach` (NOTE_EXITSTATUS is granted to whoever may signal the process) and is tested with a fake
 only.
 """
@@ -88,7 +88,7 @@ class Psutil:
                 stdin = self._stdin(process) if len(argv) == 1 else None
                 born = round(process.create_time() * 1000)
                 terminal = self._maybe(process.terminal) is not None
-                return Look(pid, born, process.ppid() or 0, Words(argv, cwd, stdin), terminal, born)
+                return Look(pid, born, process.ppid() or 0, Words(argv, cwd, stdin), terminal, born, 0)
         except self._gone:
             return None
 

@@ -16,12 +16,12 @@ import posixpath
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ..core.commands import compile_run_copy, files_to_read, is_relevant
+from ..core.commands import compile_run_copy, files_to_read, is_relevant, maybe_elsewhere
 from ..core.course import Course, is_source_file
-from ..core.observations import FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
+from ..core.observations import CourseRead, FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
 from .clock import now_ms
 from .procfs import Ended, Look, Words
 
@@ -51,11 +51,18 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """A process that was reported and has not exited."""
+    """A process that was reported and has not exited.  `argv` is that of its last exec, whatever it shows now."""
 
     born: int
     started_at: int
     argv: tuple[str, ...]
+    image: int
+
+    def is_unchanged(self, look: Look) -> bool:
+        """Whether the process has not executed another program since."""
+        if self.born != look.born:
+            return False
+        return self.argv == look.words.argv if look.image == 0 else self.image == look.image
 
 
 class Tracker:
@@ -88,7 +95,7 @@ class Tracker:
             return None
         known = self.tracked.get(pid)
         argv = look.words.argv
-        if known is not None and known.born == look.born and known.argv == argv:
+        if known is not None and known.is_unchanged(look):
             return argv
         now = now_ms()
         if not self._is_fork(look) and self._matters(look, now, self._is_relevant(look.words)):
@@ -97,6 +104,15 @@ class Tracker:
             young = look.started_at > now - JUST_STARTED_MS
             self._report(look, min(look.started_at, now) if young else now, found=not young, exact=False)
         return argv
+
+    def renamed(self, pid: int) -> None:
+        """The command line of a process is another than before: report what it executed, if it did."""
+        known, look = self.tracked.get(pid), self.reader.look(pid)
+        if look is None or (known is not None and known.is_unchanged(look)):
+            return
+        now = now_ms()
+        if self._matters(look, now, self._is_relevant(look.words)):
+            self._report(look, now, found=False, exact=True)
 
     def exited(self, pid: int, at: int, status: int | None, *, exact: bool = True) -> None:
         """A process ended with this wait status, or with an unknown one; nothing happens if it wasn't reported."""
@@ -163,7 +179,19 @@ class Tracker:
             self.survey()
 
     def _is_relevant(self, words: Words) -> bool:
-        return is_relevant(self.course, words.argv, words.cwd, words.stdin)
+        return self._learn_alias(words.argv) or is_relevant(self.course, words.argv, words.cwd, words.stdin)
+
+    def _learn_alias(self, argv: tuple[str, ...]) -> bool:
+        """Whether a command names the course by another path, through a symbolic link.  That name is then known, and
+        told as a `CourseRead`, because the observations that follow speak of it."""
+        for word in maybe_elsewhere(self.course, argv):
+            inside = self.course.relative(os.path.realpath(word))
+            alias = word.removesuffix(f"/{inside}") if inside is not None else word
+            if alias != word:
+                self.course = replace(self.course, aliases=(*self.course.aliases, alias))
+                self.put(CourseRead(now_ms(), self.course))
+                return True
+        return False
 
     def _is_fork(self, look: Look) -> bool:
         """Whether a new process still looks like its parent: it has not executed its program yet.  Reported now, a
@@ -200,7 +228,9 @@ class Tracker:
     def _report(self, look: Look, at: int, *, found: bool, exact: bool) -> None:
         known, words = self.tracked.get(look.pid), look.words
         started_at = known.started_at if known is not None else min(look.started_at, at)
-        self.tracked[look.pid] = Tracked(look.born, started_at, words.argv)
+        if found and known is not None and known.is_unchanged(look):
+            words = replace(words, argv=known.argv)
+        self.tracked[look.pid] = Tracked(look.born, started_at, words.argv, look.image)
         # Right after an exec a file is what the program will read.  Later it may have been saved again.
         not_after = None if exact else started_at + _TEXT_SLACK_MS
         copied = self._copied(words.argv)
@@ -265,6 +295,7 @@ class Finder:
         self._before_look = before_look
         self._known: Mapping[int, int] = {}
         self._young: dict[int, tuple[float, tuple[str, ...] | None]] = {}
+        self._shown: dict[int, tuple[str, ...]] = {}
 
     def find(self) -> Mapping[int, int]:
         """Compare, report what is new, and return the process table as it was at the beginning."""
@@ -284,12 +315,16 @@ class Finder:
                 current = reader.argv(pid)
                 if current != argv:
                     self._young[pid] = (since, current)
-                    tracker.executed(pid, now_ms())
+                    tracker.renamed(pid)
+        shown, self._shown = self._shown, {}
         for pid, one in list(tracker.tracked.items()):
-            if pid not in just_looked and pid in self._known:
-                current = reader.argv(pid)
-                if current is not None and current != one.argv:
-                    tracker.executed(pid, now_ms())
+            if pid in just_looked or pid not in self._known:
+                continue
+            current = reader.argv(pid)
+            if current is not None:
+                self._shown[pid] = current
+                if current != shown.get(pid, one.argv):
+                    tracker.renamed(pid)
         return self._known
 
     def expects_more(self) -> bool:

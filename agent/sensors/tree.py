@@ -322,9 +322,7 @@ class Tree:
 
     # --- files ---
 
-    def look(
-        self, directory: str, name: str, at: int, *, is_scan: bool = False, is_settled: bool = False
-    ) -> None:
+    def look(self, directory: str, name: str, at: int, *, is_scan: bool = False, is_settled: bool = False) -> None:
         """Compare one file with the picture.  In a scan, an unchanged time and size are proof enough.
 
         `is_settled` says that it was in doubt, and waited for.

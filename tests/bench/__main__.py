@@ -26,7 +26,9 @@ def main() -> int:
     parser.add_argument("--large", action="store_true", help="idle: also a course of 500 exercises")
     parser.add_argument("--rounds", type=int, help="how often each thing is repeated (default: 7)")
     parser.add_argument(
-        "--directory", default="/var/tmp", help="where courses and journals are made; not in memory (default: %(default)s)"
+        "--directory",
+        default="/var/tmp",
+        help="where courses and journals are made; not in memory (default: %(default)s)",
     )
     arguments = parser.parse_args()
     if unknown := set(arguments.name) - set(NAMES):
@@ -39,7 +41,8 @@ def main() -> int:
         options = replace(options, rounds=arguments.rounds)
     results = []
     try:
-        print(_machine(scratch), file=sys.stderr, flush=True)
+        if not arguments.json:
+            print(_machine(scratch), flush=True)
         for name in arguments.name or NAMES:
             for report in importlib.import_module(f".{name}", __package__).measure(options):
                 report.notes.append(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")

@@ -56,4 +56,10 @@ def processes() -> None:
 
 
 if __name__ == "__main__":
-    {"bare": bare, "files": files, "processes": processes}[sys.argv[1]](*sys.argv[2:])
+    match sys.argv[1:]:
+        case ["bare"]:
+            bare()
+        case ["files", course]:
+            files(course)
+        case ["processes"]:
+            processes()

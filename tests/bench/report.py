@@ -48,7 +48,9 @@ class Report:
             rows.append(row + [_ratio(one.values.get(first), one.values.get(other)) for other in against])
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
         table = [
-            "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in cells).rstrip()
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in cells
+            ).rstrip()
             for cells in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
         ]
         return [self.title, *table, *(f"- {note}" for note in self.notes)]

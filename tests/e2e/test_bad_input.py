@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Stage
 from tests.standin.agent import Agent, count
-from tests.standin.courses import ODD, PYTHON, make_course
+from tests.standin.courses import LASTS, ODD, PYTHON, make_course
 from tests.standin.score import Truth, assert_perfect
 
 pytestmark = pytest.mark.timeout(60)
@@ -22,7 +22,7 @@ not_for_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and w
 
 @pytest.fixture
 def course(tmp_path: Path) -> Path:
-    return make_course(tmp_path / "course", PYTHON)
+    return make_course(tmp_path / "course", PYTHON, lasting=True)
 
 
 def assert_one_line(agent: Agent, code: int) -> str:
@@ -285,7 +285,7 @@ def test_git_checkout_over_the_course_is_no_work(stage: Stage, course: Path) -> 
 
 
 def test_exercises_with_odd_names_are_told_apart(stage: Stage, tmp_path: Path) -> None:
-    course = make_course(tmp_path / "a course, ñ and 'quotes'", ODD)
+    course = make_course(tmp_path / "a course, ñ and 'quotes'", ODD, lasting=True)
     agent = stage.agent(course).start()
     learnpack = stage.learnpack(course).start()
     student = stage.student(course)
@@ -312,7 +312,7 @@ def test_names_that_are_no_text_stop_nothing(stage: Stage, course: Path) -> None
     os.mkdir(bad)
     for name in (b"app.py", b"\xe9t\xe9.py"):
         with open(bad + b"/" + name, "w") as file:
-            file.write("print(8)\n")
+            file.write(LASTS)
     agent = stage.agent(course).start()
     student = stage.student(course)
     student.type("python exercises/08-*/app.py")
@@ -346,7 +346,7 @@ def test_a_step_that_appears_while_watched_is_a_step(stage: Stage, course: Path)
     new = course / "exercises/08-new"
     new.mkdir()
     (new / "README.md").write_text("# new\n")
-    (new / "app.py").write_text("print(8)\n")
+    (new / "app.py").write_text(LASTS)
     work_again(stage, agent, course, "08-new")
     assert agent.stop() == 0, agent.log
     document = agent.document()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Stage
 from tests.standin.agent import Agent, Event, count
-from tests.standin.courses import PYTHON, make_course
+from tests.standin.courses import LASTS, PYTHON, make_course
 from tests.standin.learnpack import LearnPack
 from tests.standin.score import TOLERANCE_MS, Truth, assert_perfect
 
@@ -76,7 +76,7 @@ def wait_for_union(scene: Scene) -> None:
 
 @pytest.fixture(scope="module")
 def scene(long_stage: Stage) -> Scene:
-    course = make_course(long_stage.directory / "course", PYTHON)
+    course = make_course(long_stage.directory / "course", PYTHON, lasting=True)
     telemetry = course / ".learn/telemetry.json"
     agent = long_stage.agent(course).start()
     student = long_stage.student(course)
@@ -88,7 +88,7 @@ def scene(long_stage: Stage) -> Scene:
     scene.completed["00-welcome"] = first.open("01-hello")["at"]
     first.build("01-hello")
     first.test("01-hello")
-    first.save("01-hello", "print('hello')\n")
+    first.save("01-hello", "print('hello')\n" + LASTS)
     scene.completed["01-hello"] = first.test("01-hello")["ended_at"]
     scene.truth.append(student.type("python exercises/01-hello/app.py").ran("compile", "01-hello"))
     first.build("01-hello")
@@ -106,7 +106,7 @@ def scene(long_stage: Stage) -> Scene:
     second.start()
     second.open("02-sum")
     second.build("02-sum")
-    second.save("02-sum", "print(5)\n")
+    second.save("02-sum", "print(5)\n" + LASTS)
     scene.completed["02-sum"] = second.test("02-sum")["ended_at"]
     scene.theirs.append(json.loads(telemetry.read_text()))
     second.stop()
@@ -165,7 +165,7 @@ def test_what_learnpack_gets_wrong_is_right_afterwards(scene: Scene) -> None:
 
 
 def test_learnpack_reads_what_the_agent_wrote_before(stage: Stage, tmp_path: Path) -> None:
-    course = make_course(tmp_path / "course", PYTHON)
+    course = make_course(tmp_path / "course", PYTHON, lasting=True)
     agent = stage.agent(course).start()
     student = stage.student(course)
     truth = [student.type("python exercises/07-free/app.py").ran("compile", "07-free")]

@@ -23,7 +23,7 @@ LONG = "import time\nprint('GO', flush=True)\ntime.sleep(2.5)\nraise SystemExit(
 
 @pytest.fixture
 def course(tmp_path: Path) -> Path:
-    course = make_course(tmp_path / "course", PYTHON)
+    course = make_course(tmp_path / "course", PYTHON, lasting=True)
     (course / PATH).write_text(LONG)
     return course
 

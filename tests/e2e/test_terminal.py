@@ -289,7 +289,7 @@ def test_the_source_of_a_run_is_what_ran_not_what_was_saved_meanwhile(stage: Sta
 
 
 def test_a_server_in_the_students_terminal_still_makes_its_runs_learnpacks(stage: Stage, tmp_path: Path) -> None:
-    course = make_course(tmp_path / "course", PYTHON)
+    course = make_course(tmp_path / "course", PYTHON, lasting=True)
     agent = stage.agent(course).start()
     terminal, other = stage.student(course), stage.student(course)
     learnpack = stage.learnpack(course).start_in_terminal(terminal.type)
@@ -309,6 +309,7 @@ def test_node_in_a_terminal(stage: Stage, tmp_path: Path) -> None:
     course = make_course(tmp_path / "course", JAVASCRIPT)
     (course / "exercises/02-sum/app.js").write_text("process.exit(6);\n")
     agent = stage.agent(course).start()
+    agent.require_connector()
     student = stage.student(course)
     truth = [
         student.type("node exercises/06-free/app.js").ran("compile", "06-free"),

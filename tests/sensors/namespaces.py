@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.observations import CourseGone, CourseRead, EventsLost, QueueRead
+from agent.sensors.course import CourseError, find_course, read_course
 from tests.sensors.watching import (
     CREATED,
     DELETED,
@@ -140,6 +141,31 @@ def unreadable_file(directory: Path) -> None:
         app.write_text("print(1)\n")
         watcher.wait_for_change("exercises/01-add/app.py", MODIFIED)
         assert watcher.losses == []
+
+
+def unreadable_course(directory: Path) -> None:
+    """The right to read lacks: another exit code than a broken configuration."""
+    root = make_course(directory / "course")
+    for path, reads in (
+        (root / "learn.json", (read_course,)),
+        (root / "exercises", (read_course,)),
+        (root, (read_course, find_course)),
+    ):
+        mode = path.stat().st_mode
+        path.chmod(0o000)
+        for read in reads:
+            try:
+                read(str(root))
+            except CourseError as error:
+                assert error.permission and "no permission" in str(error) and "\n" not in str(error), error
+            else:
+                raise AssertionError(f"{path} was read")
+        path.chmod(mode)
+    step = root / "exercises/01-add"
+    step.chmod(0o000)
+    course = read_course(str(root))
+    step.chmod(0o755)
+    assert [(step.slug, len(step.files)) for step in course.steps] == [("00-hello", 3), ("01-add", 0), ("02-loop", 3)]
 
 
 def unreadable_parent(directory: Path) -> None:

@@ -207,3 +207,12 @@ class Seen:
     def listed(self, times: int = 1) -> ProcessesListed:
         """The list of the n-th survey."""
         return self.wait_for(lambda seen: seen.of(ProcessesListed)[times - 1 :])[0]
+
+
+def settle(student: Student, seen: Seen, directory: Path) -> None:
+    """Returns when everything that happened before has been reported: a later process was, from start to end."""
+    pid = student.start(["/bin/sh", "-c", "sleep 60; :"], directory)
+    seen.executions_of(pid)
+    os.kill(int(until(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text().split())[0]), 9)
+    student.reap(pid)
+    seen.exit_of(pid)

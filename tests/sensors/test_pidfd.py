@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -359,3 +360,28 @@ def test_a_fork_that_has_not_executed_its_program_is_not_taken_for_its_parent(de
     for pid in (parent, child):
         os.kill(pid, signal.SIGKILL)
     student.reap(parent)
+
+
+def test_a_program_that_renames_itself_has_not_executed_another(desk: Desk, student: Student) -> None:
+    perl = shutil.which("perl")
+    if perl is None:
+        pytest.skip("no perl, which can rewrite its command line")
+    go = desk.step(0) / "go"
+    argv = [perl, "-e", f"select(undef, undef, undef, 0.01) until -e '{go}'; $0 = 'npm test'; sleep 60"]
+    pid = student.start(argv, desk.step(0))
+    line = Path(f"/proc/{pid}/cmdline")
+    until(lambda: line.read_bytes().startswith(perl.encode()))
+    seen = Seen()
+    tracker = Tracker(desk.course, seen.put, Procfs())
+    finder = Finder(tracker)
+    finder.find()
+    go.touch()
+    until(lambda: line.read_bytes().startswith(b"npm test"))
+    finder.find()
+    finder.find()
+    assert [one.argv for one in seen.executed(pid)] == [tuple(argv)]
+    tracker.survey()
+    assert seen.executed(pid)[-1].found
+    assert seen.executed(pid)[-1].argv == tuple(argv)
+    student.kill(pid, signal.SIGKILL)
+    student.reap(pid)

@@ -212,7 +212,7 @@ def test_the_pid_of_a_reported_process_that_was_used_again_ends_the_first(desk: 
     tracker = Tracker(desk.course, seen.put, Psutil())
     Finder(tracker).find()
     first = tracker.tracked[pid]
-    tracker.tracked[pid] = type(first)(first.born - 60_000, first.started_at, ("python", "before.py"))
+    tracker.tracked[pid] = type(first)(first.born - 60_000, first.started_at, ("python", "before.py"), 0)
     tracker.executed(pid, 1)
     assert [one.born for one in seen.of(ProcessExited)] == [first.born - 60_000]
     assert seen.executed(pid)[-1].born == first.born

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -195,5 +194,3 @@ def switches_of(thread: int) -> int:
     """How often a thread of this process went to sleep of its own will (each time it woke up before)."""
     status = Path(f"/proc/self/task/{thread}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary_ctxt"))
-
-

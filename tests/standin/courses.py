@@ -38,6 +38,9 @@ test('it says {word}', () => {{
 }});
 """
 
+#: A program that lasts long enough for any process sensor, for tests that are about something else.
+LASTS = "import time\ntime.sleep(0.25)\n"
+
 _STUB = "# your code here\n"
 _JS_STUB = "// your code here\n"
 
@@ -119,8 +122,9 @@ def make_course(
     settings: Mapping[str, object] | None = None,
     exercises: str = "exercises",
     root_files: Files | None = None,
+    lasting: bool = False,
 ) -> Path:
-    """Writes the course and returns its real path."""
+    """Writes the course and returns its real path.  `lasting`: each Python program lasts a quarter of a second."""
     root.mkdir(parents=True)
     learn = {"slug": "a-course-of-our-own", "title": {"us": "A course of our own"}, "grading": "isolated"}
     (root / "learn.json").write_text(json.dumps({**learn, **(settings or {})}, indent=2), encoding="utf-8")
@@ -131,7 +135,8 @@ def make_course(
         directory = root / exercises / slug
         directory.mkdir(parents=True)
         for name, text in files.items():
-            (directory / name).write_text(text, encoding="utf-8")
+            lasts = lasting and name in ("app.py", "helper.py")
+            (directory / name).write_text(text + LASTS if lasts else text, encoding="utf-8")
     for name, text in (root_files or {}).items():
         (root / name).write_text(text, encoding="utf-8")
     return root.resolve()

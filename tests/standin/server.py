@@ -114,14 +114,16 @@ class Server:
         os.makedirs(self.at(".learn/dist"), exist_ok=True)
         self.settings = self.read_settings()
         self.steps = self.read_steps()
-        if os.path.exists(self.at(".learn/config.json")):
+        again = os.path.exists(self.at(".learn/config.json"))
+        if again:
             try:
                 self.current = json.loads(read_text(self.at(".learn/config.json"))).get("currentExercise")
             except ValueError:
                 self.current = None
         self.write_config()
-        for name in ("initializing", "reset"):
-            self.tell_editor(name)
+        self.tell_editor("initializing")
+        if again:  # the real server says it at some starts and not at others
+            self.tell_editor("reset")
         self.write_config()
         if self.writes_telemetry:
             slug = self.settings.get("slug", "a-course")

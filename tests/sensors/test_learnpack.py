@@ -1,0 +1,141 @@
+"""LearnPack's own files become observations, whatever is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.course import Course
+from agent.core.observations import ConfigRead, Observation, QueueEntry, QueueRead, ReportRead
+from agent.sensors.learnpack import parse_learnpack_file, read_learnpack_file
+
+QUEUE = ".learn/vscode_queue.json"
+CONFIG = ".learn/config.json"
+REPORT = ".learn/reports/01-a.json"
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Course:
+    (tmp_path / ".learn/reports").mkdir(parents=True)
+    return Course(root=str(tmp_path), slug="c")
+
+
+def read(course: Course, path: str, content: bytes | object) -> Observation | None:
+    written = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (Path(course.root) / path).write_bytes(written)
+    return read_learnpack_file(course, path, 7)
+
+
+COUNTS = {"numPassedTests": 3, "numFailedTests": 1, "numFailedTestSuites": 0}
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "seen"),
+    [
+        (QUEUE, [], QueueRead(7, ())),
+        (
+            QUEUE,
+            [
+                {"name": "initializing", "time": 123.4},
+                {"name": "start_exercise", "time": 5, "data": "00-hello"},
+                {"name": "open_files", "data": ["a.py", "b.py"]},
+                {"name": "reset_exercise", "data": {"exerciseSlug": "x"}},
+            ],
+            QueueRead(
+                7,
+                (
+                    QueueEntry("initializing"),
+                    QueueEntry("start_exercise", "00-hello"),
+                    QueueEntry("open_files"),
+                    QueueEntry("reset_exercise"),
+                ),
+            ),
+        ),
+        (QUEUE, [None, 3, "text", [], {"name": 3}, {}, {"name": "real"}], QueueRead(7, (QueueEntry("real"),))),
+        (QUEUE, {"name": "no list"}, None),
+        (QUEUE, "text", None),
+        (QUEUE, None, None),
+        (CONFIG, {"currentExercise": "01-a", "config": {}}, ConfigRead(7, "01-a")),
+        (CONFIG, {"currentExercise": None}, ConfigRead(7, None)),
+        (CONFIG, {"currentExercise": ""}, ConfigRead(7, None)),
+        (CONFIG, {"currentExercise": {"slug": "x"}}, ConfigRead(7, None)),
+        (CONFIG, {}, ConfigRead(7, None)),
+        (CONFIG, [], None),
+        (REPORT, {**COUNTS, "success": False, "failed": []}, ReportRead(7, "01-a", 3, 1, 0)),
+        (REPORT, {**COUNTS, "numFailedTests": "1"}, None),
+        (REPORT, {**COUNTS, "numFailedTests": True}, None),
+        (REPORT, {**COUNTS, "numFailedTests": 1.0}, None),
+        (REPORT, {**COUNTS, "numFailedTests": -1}, None),
+        (REPORT, {"numPassedTests": 3}, None),
+        (REPORT, [], None),
+        (".learn/telemetry.json", {"steps": []}, None),
+        (".learn/learn.json", {}, None),
+        (".learn/other.json", [], None),
+    ],
+)
+def test_what_each_file_says(course: Course, path: str, content: object, seen: Observation | None) -> None:
+    assert read(course, path, content) == seen
+
+
+@pytest.mark.parametrize("path", [QUEUE, CONFIG, REPORT])
+@pytest.mark.parametrize(
+    "content", [b"", b"[", b"{", b'[{"name": "initi', b"\xff\xfe", b"nul", b"[" * 100_000, b'"\xff"']
+)
+def test_what_does_not_parse_says_nothing_yet(course: Course, path: str, content: bytes) -> None:
+    assert read(course, path, content) is None
+
+
+def test_a_huge_file_is_not_read(course: Course) -> None:
+    entries = b",".join([b'{"name":"' + b"x" * 1_000 + b'"}'] * 8_500)
+    assert read(course, QUEUE, b"[" + entries + b"]") is None
+    assert len(entries) > 8 << 20
+
+
+def test_what_is_absent_a_link_or_a_pipe_says_nothing(course: Course, tmp_path: Path) -> None:
+    assert read_learnpack_file(course, QUEUE, 7) is None
+    (tmp_path / "real.json").write_text("[]")
+    (tmp_path / QUEUE).symlink_to(tmp_path / "real.json")
+    assert read_learnpack_file(course, QUEUE, 7) is None
+    os.mkfifo(tmp_path / CONFIG)
+    assert read_learnpack_file(course, CONFIG, 7) is None
+
+
+def test_the_slug_of_a_report_is_valid_text(course: Course) -> None:
+    path = f".learn/reports/{os.fsdecode(b'01-' + bytes([255]))}.json"
+    seen = read(course, path, COUNTS)
+    assert isinstance(seen, ReportRead) and seen.slug == "01-\ufffd"
+
+
+def test_only_the_courses_own_directory_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".learn").mkdir()
+    (tmp_path / ".breathecode").mkdir()
+    course = Course(root=str(tmp_path), slug="c", base=".breathecode")
+    assert read(course, QUEUE, []) is None
+    assert read(course, ".breathecode/vscode_queue.json", []) == QueueRead(7, ())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["name", "data", "currentExercise"]) | st.text(), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON, st.sampled_from([QUEUE, CONFIG, REPORT]))
+def test_no_json_makes_it_fail(data: object, path: str) -> None:
+    course = Course(root="/nowhere", slug="c")
+    seen = parse_learnpack_file(course, path, json.dumps(data).encode("utf-8", "replace"), 1)
+    assert seen is None or seen.at == 1
+
+
+@given(st.binary(), st.sampled_from([QUEUE, CONFIG, REPORT]))
+def test_no_bytes_make_it_fail(content: bytes, path: str) -> None:
+    seen = parse_learnpack_file(Course(root="/nowhere", slug="c"), path, content, 1)
+    assert seen is None or seen.at == 1
