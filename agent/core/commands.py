@@ -16,11 +16,12 @@ import fnmatch
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .course import ENTRIES, Course, Step, is_test_file
 from .runners import (
     COMPILERS,
+    EXEC_WRAPPERS,
     FORMATTERS,
     GIT_WRITERS,
     HOST_MODULE_OPTION,
@@ -32,6 +33,7 @@ from .runners import (
     NODE_TEST,
     PYTEST,
     PYTHON,
+    SHELL,
     TEST_TOOLS,
     UNITTEST,
     Interpreter,
@@ -56,7 +58,8 @@ class Purpose:
     `targets` are paths relative to the course's root.  `whole`: nothing narrows a test to a part of a step's
     test file, and exit code 0 means that it passed.  `alternatives`: the targets are equally good guesses for
     one file (compile-run's copies of identical files); with no target at all it is the current step's.  `broad`:
-    the command names no step, its targets are all that it covers (`pytest` in the course's root).
+    the command names no step, its targets are all that it covers (`pytest` in the course's root).  `provisional`:
+    the process is a wrapper that will become the command (`env`, a pyenv shim) unless it fails to.
     `silent_codes`: exit codes that say "nothing was tested".
     """
 
@@ -66,6 +69,7 @@ class Purpose:
     whole: bool = False
     alternatives: bool = False
     broad: bool = False
+    provisional: bool = False
     silent_codes: frozenset[int] = frozenset()
 
 
@@ -86,6 +90,27 @@ def tool_name(path: str) -> str:
     return _SCRIPT_ENDING.sub("", posixpath.basename(path))
 
 
+def becomes(argv: Sequence[str]) -> list[str] | None:
+    """The command that this process will become by `exec`, where it is a wrapper that does nothing else; else None.
+
+    A version manager's shim is a shell script called `…/shims/python` that becomes `pyenv exec python`, and that
+    the real program (measured: seven programs in one process).
+    """
+    program, rest = program_of(argv), list(argv[1:])
+    if program in EXEC_WRAPPERS:
+        while rest and (rest[0].startswith("-") or "=" in rest[0]):
+            rest = rest[2 if rest[0] in EXEC_WRAPPERS[program] else 1 :]
+        return rest or None
+    if rest and SHELL.fullmatch(program):
+        if posixpath.basename(posixpath.dirname(rest[0])) == "shims":
+            return [posixpath.basename(rest[0]), *rest[1:]]
+        if posixpath.basename(rest[0]) in ("pyenv-exec", "rbenv-exec", "nodenv-exec"):
+            return rest[1:] or None
+        if posixpath.basename(rest[0]) in ("pyenv", "rbenv", "nodenv", "asdf") and rest[1:2] == ["exec"]:
+            return rest[2:] or None
+    return None
+
+
 def purpose_of(
     course: Course,
     argv: Sequence[str],
@@ -102,6 +127,9 @@ def purpose_of(
     """
     if not argv:
         return NotARun("a kernel thread")
+    if (command := becomes(argv)) is not None:
+        purpose = purpose_of(course, command, cwd, stdin, copy_of, text_of)
+        return replace(purpose, provisional=True) if isinstance(purpose, Purpose) else purpose
     reader = _Reader(course, cwd, stdin, text_of or {}, looked=text_of is not None)
     if copy_of or compile_run_copy(argv) is not None:
         kind = Kind.BUILD if COMPILERS.fullmatch(program_of(argv)) else Kind.COMPILE
@@ -484,6 +512,11 @@ def compile_run_copy(argv: Sequence[str]) -> str | None:
                 return f"{word}/{argv[index + 1]}.java"
             return word
     return None
+
+
+def is_build_launcher(argv: Sequence[str]) -> bool:
+    """Whether this is compile-run's `box`: LearnPack starts one for each build (footprints of 2.3.2)."""
+    return len(argv) > 1 and argv[1].endswith("/compile-run/dist/lib/box")
 
 
 def rewrites_files(argv: Sequence[str]) -> bool:

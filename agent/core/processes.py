@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .commands import NotARun, Purpose, is_server, purpose_of, rewrites_files
+from .commands import NotARun, Purpose, is_build_launcher, is_server, purpose_of, rewrites_files
 from .course import Course
 from .events import Evidence, Origin
 from .observations import FileText, ProcessExecuted, ProcessExited
@@ -190,7 +190,7 @@ class ProcessTree:
             return []
         program = self._program_of(launcher)
         if program is None:
-            return []
+            return [_unseen_build(launcher)] if self._is_unseen_build(launcher) else []
         if program.alive and launcher.exited_at is not None:
             self._waiting.append((launcher.exited_at + LAUNCHER_GRACE_MS, launcher, program))
             return []
@@ -206,6 +206,10 @@ class ProcessTree:
             and not process.inside_another_run()
         ]
         return programs[-1] if programs else None
+
+    def _is_unseen_build(self, launcher: Process) -> bool:
+        """Whether LearnPack built something, but its program was too short for the sensor that is in use."""
+        return is_build_launcher(launcher.argv) and launcher.exit_seen
 
     def _forget(self, now: int) -> None:
         """Drop what exited a while ago and has no living descendants.  (Only when something starts: no timer.)"""
@@ -268,10 +272,27 @@ def _finished(program: Process, launcher: Process | None) -> FinishedRun:
     )
 
 
+def _unseen_build(launcher: Process) -> FinishedRun:
+    """A build of which only compile-run's box was seen: it happened, to the current step, with an unknown end."""
+    return FinishedRun(
+        purpose=Purpose(Kind.COMPILE, "compile-run", (), alternatives=True),
+        argv=launcher.argv,
+        started_at=launcher.started_at,
+        ended_at=launcher.exited_at,
+        exit_code=None,
+        signal=None,
+        origin=Origin.LEARNPACK,
+        texts=(),
+        evidence=tuple(launcher.evidence),
+    )
+
+
 def is_silent(run: FinishedRun) -> bool:
-    """Whether a run in a terminal is no event after all: nothing was tested, or a compiler did its work."""
+    """Whether a run is no event after all: its program was not found, nothing was tested, a compiler did its work."""
     if run.purpose.kind is Kind.BUILD:
         return not run.failed
+    if run.purpose.provisional and run.exit_code in (126, 127):
+        return True
     return run.origin is not Origin.LEARNPACK and run.exit_code in run.purpose.silent_codes
 
 

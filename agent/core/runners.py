@@ -158,6 +158,19 @@ NODE = Interpreter(
 )
 
 
+SHELL = re.compile(r"(ba|da|z|k|fi)?sh")
+
+#: Programs that become the command on their line (`exec`), each with its options that take a value.
+EXEC_WRAPPERS: Mapping[str, frozenset[str]] = {
+    "env": words("-u --unset -C --chdir"),
+    "nice": words("-n --adjustment"),
+    "nohup": frozenset(),
+    "stdbuf": words("-i -o -e --input --output --error"),
+    "ionice": words("-c -n --class --classdata"),
+    "chrt": frozenset(),
+}
+
+
 def _plain(name: str, never: str = "", values: str = "", programs: str | None = None, **more: object) -> Interpreter:
     row = Interpreter(name, programs or name, Options(words(values), words(never)))
     return replace(row, **more)  # type: ignore[arg-type]
@@ -187,7 +200,7 @@ INTERPRETERS: tuple[Interpreter, ...] = (
         "shell",
         "-c -n --version --help",
         "-o -O --rcfile --init-file",
-        programs=r"(ba|da|z|k|fi)?sh",
+        programs=SHELL.pattern,
         only_own_language=True,
     ),
 )

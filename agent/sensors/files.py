@@ -35,7 +35,7 @@ from .course import CourseError, read_course
 from .learnpack import parse_learnpack_file
 from .mounts import Mount, mounts_within, read_mounts, remote_kind
 from .picture import Look, Scope, is_course_file, joined, one_line, parent_of
-from .root import identity_of, watch_above, why_gone
+from .root import concerns_root, identity_of, watch_above, why_gone
 from .tree import RootLostError, Tree
 from .watches import Kind, NoSource, Notice, Source, open_source
 
@@ -58,8 +58,6 @@ _RESCAN_DELAY_S = 0.05
 #: `git clone` writes its files within a few ms of one another.
 SETTLE_S = 0.5
 _SETTLE_LIMIT_S = 10.0
-
-_ROOT_DOUBTFUL = (Notice(Kind.SELF, "."), Notice(Kind.ENDED, "."))
 
 
 class _State(Enum):
@@ -85,7 +83,9 @@ class FileSensor:
     """Puts observations, from its own thread, until it is stopped.
 
     `put` must not block for long.  `on_open` is called in that thread, once for each batch of notices in which a file
-    of a step was opened, before anything else is done with the batch; only while `watch_opens` is on.
+    of a step was opened, before anything else is done with the batch; only while `watch_opens` is on.  The agent's own
+    reads (one after each save) count as well: to leave them out could hide the open of a program that starts just then,
+    because the kernel makes one notice of two.
     """
 
     def __init__(
@@ -216,9 +216,9 @@ class FileSensor:
         kinds = {notice.kind for notice in notices}
         if Kind.MOUNTS in kinds:
             self._mounts_changed(at, since)
-        if any(notice.key.startswith("/") or notice in _ROOT_DOUBTFUL for notice in notices):
+        if any(concerns_root(notice, self._course.root) for notice in notices):
             self._check_root(at, is_ended=Notice(Kind.ENDED, ".") in notices)
-            if any(notice.key.startswith("/") for notice in notices) and self._state is not _State.GONE:
+            if self._state is not _State.GONE:
                 watch_above(self._source, self._course.root, is_there=True)
         if self._state is _State.GONE:
             return
@@ -466,8 +466,9 @@ class FileSensor:
     def _settle(self, at: int) -> None:
         """The course is back if it can be read; else the next change is waited for."""
         self._settle_limit = time.monotonic() + _SETTLE_LIMIT_S
+        identity = self._identity
         self._check_root(at)
-        if self._state is not _State.SETTLING:
+        if self._state is not _State.SETTLING or self._identity != identity:
             return
         course = self._maybe_course()
         if course is None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import threading
 from typing import NamedTuple
 
 from watchdog.observers.inotify_c import (
@@ -82,6 +83,7 @@ class InotifySource:
         self._callbacks = 0
         self._notices: list[Notice] = []
         self._closed = False
+        self._closing = threading.Lock()
         self._inotify = _Inotify()
         try:
             self._waking = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -158,13 +160,15 @@ class InotifySource:
         return notices
 
     def wake(self) -> None:
-        if not self._closed:
-            os.eventfd_write(self._waking, 1)
+        with self._closing:
+            if not self._closed:
+                os.eventfd_write(self._waking, 1)
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
         self._keys.clear()
         self._watches.clear()
         self._inotify.close()

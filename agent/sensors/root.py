@@ -16,7 +16,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from .watches import Interest, Source
+from .picture import is_below
+from .watches import Interest, Kind, Notice, Source
 
 
 def watch_above(source: Source, root: str, *, is_there: bool) -> str | None:
@@ -45,6 +46,13 @@ def _above(path: str) -> Iterator[str]:
     while (above := os.path.dirname(path)) != path:
         yield above
         path = above
+
+
+def concerns_root(notice: Notice, root: str) -> bool:
+    """Whether the root may be gone or back: not for what else is made and removed beside it."""
+    if notice.kind in (Kind.SELF, Kind.ENDED):
+        return notice.key == "." or notice.key.startswith("/")
+    return notice.key.startswith("/") and is_below(root, f"{notice.key.rstrip('/')}/{notice.name}")
 
 
 def identity_of(root: str) -> tuple[int, int] | None:

@@ -49,10 +49,14 @@ class RootLostError(Exception):
 
 
 class Trouble(NamedTuple):
-    """Why a directory is not watched.  `polled` says that it is compared from time to time instead."""
+    """Why a directory is not watched, or not known.
+
+    `polled` says that it is compared from time to time instead, `listed` that at least what is in it is known.
+    """
 
     reason: str
     polled: bool
+    listed: bool = False
 
 
 class _Doubt(NamedTuple):
@@ -204,7 +208,7 @@ class Tree:
         except OSError as error:
             if error.errno not in _NO_WATCH:
                 raise
-            return Trouble(_NO_WATCH[error.errno], polled=True)
+            return Trouble(_NO_WATCH[error.errno], polled=True, listed=True)
         return None
 
     def _list(self, absolute: str) -> list[os.DirEntry[str]]:
@@ -302,7 +306,7 @@ class Tree:
                 self.source.watch(path, self._absolute(path), self._interest(path))
             except OSError as error:
                 if error.errno in _NO_WATCH:
-                    self.troubles[path] = Trouble(_NO_WATCH[error.errno], polled=True)
+                    self.troubles[path] = Trouble(_NO_WATCH[error.errno], polled=True, listed=True)
 
     def _interest(self, path: str) -> Interest:
         interest = Interest.CONTENT
@@ -316,7 +320,7 @@ class Tree:
         """Whether a directory above can't be listed, so that not to have seen this one proves nothing."""
         while path != ".":
             path = parent_of(path)
-            if path in self.troubles and not self.troubles[path].polled:
+            if path in self.troubles and not self.troubles[path].listed:
                 return True
         return False
 

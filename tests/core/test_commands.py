@@ -132,10 +132,12 @@ NOT_RUNS = [
     "python /usr/lib/some/lsp_server.py",
     "python .venv/bin/black exercises/01-hello/app.py",
     "python .learn/dist/cached_app.py",
-    "bash /root/.pyenv/shims/python exercises/01-hello/app.py",
+    "bash /root/.pyenv/libexec/pyenv-which python",
+    "bash /root/.pyenv/shims/python -V",
     "bash exercises/01-hello/run.sh",
     "sh -c 'python exercises/01-hello/app.py'",
-    "env python exercises/01-hello/app.py",
+    "env",
+    "env python -c pass",
     "time python exercises/01-hello/app.py",
     "timeout 1 python exercises/01-hello/app.py",
     "node",
@@ -179,6 +181,27 @@ def test_a_test_tool_over_a_step_makes_a_test(command: str, cwd: str, expected: 
 @pytest.mark.parametrize("command", NOT_RUNS)
 def test_tools_shells_and_questions_are_no_runs(command: str) -> None:
     assert judged(command) == "no"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"env python {APP}",
+        f"env -i PATH=/bin python {APP}",
+        f"/usr/bin/env bash /root/.pyenv/shims/python {APP}",
+        f"bash /root/.pyenv/shims/python {APP}",
+        f"bash /root/.pyenv/libexec/pyenv exec python {APP}",
+        f"bash /root/.pyenv/libexec/pyenv-exec python {APP}",
+        f"nohup python {APP}",
+        f"nice -n 5 python {APP}",
+        f"stdbuf -o L python {APP}",
+    ],
+)
+def test_a_wrapper_that_becomes_the_command_has_its_purpose_for_the_time_being(command: str) -> None:
+    purpose = purpose_of(COURSE, command.split(), "/c")
+    assert isinstance(purpose, Purpose)
+    assert told(purpose) == f"compile {APP}"
+    assert purpose.provisional
 
 
 def test_a_file_that_is_not_there_is_no_run() -> None:

@@ -102,6 +102,17 @@ def test_a_pyenv_shim_is_one_run_judged_by_its_last_program() -> None:
     assert conclude(story)[-1] == "compile 01-hello 0 @10-130 terminal"
 
 
+def test_a_shim_that_finds_no_program_is_no_run() -> None:
+    shim = executed(10, 5, f"bash /p/shims/python {APP}")
+    assert conclude([*BEGIN, shim, exited(40, 5, 127)]) == []
+    assert conclude([*BEGIN, shim, exited(40, 5, 1)])[-1] == "compile 01-hello 1 @10-40 terminal"
+
+
+def test_a_build_whose_program_was_too_short_to_be_seen_has_no_exit_code() -> None:
+    story = [*SERVED, executed(1000, 20, BOX, parent=10), exited(1200, 20, signal=15)]
+    assert conclude(story) == [*OPENED, "compile 01-hello None @1000-1200 learnpack"]
+
+
 def test_a_program_that_replaces_itself_is_still_that_run() -> None:
     story = [*BEGIN, executed(10, 5, f"python {APP}"), executed(30, 5, "python -c pass"), exited(40, 5, 5)]
     assert conclude(story)[-1] == "compile 01-hello 5 @10-40 terminal"

@@ -67,7 +67,7 @@ def test_a_build_is_a_launcher_and_a_program_with_sockets(learnpack: LearnPack, 
     built = learnpack.build("01-hello")
     (program, launcher, server), files = ancestry(course)
     assert program[2] == ["python", str(course / "exercises/01-hello/app.py")]
-    assert launcher[1] == "node" and launcher[2][0].endswith("/node")
+    assert launcher[1] == "node" and launcher[2][0] == "node"
     assert launcher[2][1].endswith("node_modules/compile-run/dist/lib/box")
     assert server[1] == "node" and server[2][0] == "node" and server[2][2:] == ["start", "-p", "3000"]
     assert {program[3], launcher[3], server[3]} == {str(course)}

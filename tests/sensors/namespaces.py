@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.observations import CourseGone, CourseRead, EventsLost, QueueRead
+from agent.sensors import files as files_module
 from agent.sensors.course import CourseError, find_course, read_course
 from tests.sensors.watching import (
     CREATED,
@@ -276,4 +277,5 @@ def _mount(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    files_module.POLL_S = 0.5
     globals()[sys.argv[1]](Path(sys.argv[2]))

@@ -16,13 +16,13 @@ from agent.core.observations import (
     CourseGone,
     FileChanged,
 )
+from agent.sensors.tree import HOLD_S
 from tests.sensors.watching import (
     CREATED,
     DELETED,
     MODIFIED,
     Watcher,
     make_course,
-    picture_of,
     replace_file,
     switches_of,
     until,
@@ -78,20 +78,26 @@ def test_vims_save_is_one_modification(watcher: Watcher, root: Path) -> None:
     (step / "4913").write_text("")
     (step / "4913").unlink()
     (step / "app.py").rename(step / "app.py~")
-    watcher.fence()  # the file is absent for long enough that other notices are handled in between
-    assert APP in picture_of(watcher) or watcher.changes_of(APP) == [DELETED]
-    watcher.forget()
-    (step / "app.py~").rename(step / "app.py")
-    watcher.fence()
-    watcher.forget()
-
-    (step / "app.py").rename(step / "app.py~")
-    (step / "app.py").write_text("print('vim')\n")
+    until(lambda: watcher.sensor._tree.next_doubt() is not None)  # its absence was noticed
+    with open(step / "app.py", "w") as file:
+        file.write("print('vim')\n")
+        file.flush()
+        os.fsync(file.fileno())
     (step / "app.py~").unlink()
     (step / ".app.py.swp").unlink()
     watcher.wait_for_change(APP, MODIFIED)
     watcher.fence()
     assert watcher.changes() == [(APP, MODIFIED)]
+
+
+def test_a_file_that_is_absent_for_longer_is_deleted_and_created(watcher: Watcher, root: Path) -> None:
+    (root / APP).rename(root / f"{APP}~")
+    deleted = watcher.wait_for_change(APP, DELETED)
+    assert time.time_ns() // 1_000_000 - deleted.at >= HOLD_S * 1000 - 1  # stamped when it went, told when it was sure
+    (root / f"{APP}~").rename(root / APP)
+    watcher.wait_for_change(APP, CREATED)
+    watcher.fence()
+    assert watcher.changes() == [(APP, DELETED), (APP, CREATED)]
 
 
 def test_a_file_that_is_absent_for_a_moment_and_comes_back_the_same_did_not_change(

@@ -46,8 +46,8 @@ STEPS = {
     "01-short": {"app.py": "print(1)\n", "app.sh": ":\n", "test.py": "print(2)\n"},
     "02-code": {"app.py": "import sys; sys.exit(int(sys.argv[1]))\n"},
     "03-slow": {"app.py": "import time; time.sleep(60)\n"},
-    # reads its file, and lives 50 ms on
-    "04-signal": {"app.py": "import os, sys, time; time.sleep(.05); os.kill(os.getpid(), int(sys.argv[1]))\n"},
+    # reads its file, and lives 0.2 s on
+    "04-signal": {"app.py": "import os, sys, time; time.sleep(.2); os.kill(os.getpid(), int(sys.argv[1]))\n"},
 }
 
 _IN_OPEN = 0x20
@@ -158,7 +158,7 @@ def test_a_program_is_found_because_it_opens_its_file(desk: Desk, student: Stude
 @pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize("code", [0, 3, 255])
 def test_the_exit_code_of_somebody_elses_child_is_told(code: int, desk: Desk, student: Student, seen: Seen) -> None:
-    (desk.step(1) / "app.py").write_text("import sys, time; time.sleep(.05); sys.exit(int(sys.argv[1]))\n")
+    (desk.step(1) / "app.py").write_text("import sys, time; time.sleep(.2); sys.exit(int(sys.argv[1]))\n")
     pid, _ = student.run([PYTHON, "app.py", str(code)], desk.step(1))
     exited = seen.exit_of(pid)
     assert (exited.exit_code, exited.signal, exited.exact) == (code, None, True)
@@ -273,11 +273,14 @@ def test_at_rest_nothing_wakes_the_thread(desk: Desk, sensor: ProcessSensor, stu
         status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("voluntary_ctxt")).split()[1])
 
-    # It is over with young processes after LOOKS[-1] seconds, though this one lives on.
-    time.sleep(LOOKS[-1] + 0.5)
-    before = wake_ups()
-    time.sleep(1.0)
-    assert wake_ups() == before
+    def sleeps_for_a_second() -> bool:
+        before = wake_ups()
+        time.sleep(1.0)
+        return wake_ups() == before
+
+    # The looks for the sake of the young process are over after LOOKS[-1] seconds, though it lives on.
+    until(sleeps_for_a_second, timeout=LOOKS[-1] + 10)
+    assert sleeps_for_a_second()
     student.kill(pid, signal.SIGKILL)
     student.reap(pid)
     assert seen.exit_of(pid).exact

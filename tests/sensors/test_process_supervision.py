@@ -31,7 +31,10 @@ from tests.sensors.test_proc_connector import refusal as no_connector
 
 REPOSITORY = Path(__file__).parents[2]
 
-STEPS = {"01-short": {"app.py": "print(1)\n"}, "02-slow": {"app.py": "import time; time.sleep(60)\n"}}
+STEPS = {
+    "01-short": {"app.py": "import time; time.sleep(.1)\n"},
+    "02-slow": {"app.py": "import time; time.sleep(60)\n"},
+}
 
 needs_connector = pytest.mark.skipif(no_connector() is not None, reason=f"no proc connector: {no_connector()}")
 needs_pidfd = pytest.mark.skipif(not has_procfs() or no_pidfd() is not None, reason="no pidfd_open")
@@ -167,12 +170,12 @@ def test_a_level_refused_for_a_passing_reason_is_tried_again_ever_more_rarely(de
 
 def test_a_level_that_fails_is_replaced_at_once_and_comes_back(desk: Desk) -> None:
     first, second = FakeLevel([]), Second([])
-    with Supervised(desk, first, second, waits_s=(0.2, 1.0)) as it:
+    with Supervised(desk, first, second, waits_s=(1.0, 2.0)) as it:
         it.wait_for_level("fake")
         begun = time.monotonic()
         first.broken.set()
         it.wait_for_level("second")
-        assert time.monotonic() - begun < 0.15, "milliseconds, not the wait before a retry"
+        assert time.monotonic() - begun < 0.9, "milliseconds, not the wait before a retry"
         (lost,) = it.seen.of(EventsLost)
         assert lost.sensor == "processes"
         assert lost.reason == "the fake level failed: it broke"

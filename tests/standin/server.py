@@ -335,7 +335,8 @@ class Server:
         ours, theirs = socket.socketpair()
         environment = {**os.environ, "NODE_CHANNEL_FD": str(theirs.fileno())}
         box = subprocess.Popen(
-            [os.path.join(self.bin, "node"), os.path.join(self.modules, "compile-run/dist/lib/box")],
+            ["node", os.path.join(self.modules, "compile-run/dist/lib/box")],
+            executable=os.path.join(self.bin, "node"),
             env=environment,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -400,9 +401,8 @@ class Server:
             write_in_place(self.at("conftest.py"), CONFTEST)
             if entry:
                 write_in_place(self.at(".learn/dist/cached_app.py"), source)
-            command = f"pytest ./{step['path']}/test.py --testdox --capture=sys --color=yes"
-            if action.get("answers") is not None:
-                command += f" --stdin='{json.dumps(action['answers'])}'"
+            answers = json.dumps(action.get("answers", []))
+            command = f"pytest ./{step['path']}/test.py --testdox --capture=sys --color=yes --stdin='{answers}'"
             result = self.exec_sync(command)
         ended = now_ms()
         code, stdout, stderr = result["exit_code"], result["stdout"], result["stderr"]
