@@ -459,7 +459,7 @@ def is_relevant(course: Course, argv: Sequence[str], cwd: str | None, stdin: str
     roots = (course.root, *course.aliases)
     above = cwd is not None and any(root.startswith(cwd.rstrip("/") + "/") for root in roots)
     for word in argv[:32]:
-        if any(root in word for root in roots):
+        if any(root + "/" in word or word.endswith(root) for root in roots):
             return True
         if above and not word.startswith(("-", "/")) and course.resolve(word, cwd) is not None:
             return True

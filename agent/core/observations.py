@@ -118,7 +118,7 @@ class ProcessExecuted:
     One process can execute several programs one after the other (a pyenv shim: seven); the last one counts.
     `started_at` is when the process came to be, `at` when it executed this program.  `stdin` is the
     absolute path behind file descriptor 0 where that is a regular file.  `texts` are the files that
-    `agent.core.runners` named as worth reading at once.  `copy_of` is set where a program's operand is a
+    `agent.core.commands` named as worth reading at once.  `copy_of` is set where a program's operand is a
     temporary copy that compile-run made: the paths of all step files whose text ends that copy.
     """
 

@@ -87,7 +87,7 @@ class Procfs:
         """All pids of all users, each with a number that another process with that pid doesn't have.
 
         The number is the inode of /proc/PID, which the directory listing gives for nothing: 100 processes
-        cost 0.15 ms.  The kernel may forget an inode under memory pressure: then a process looks new.
+        cost 0.2 ms.  The kernel may forget an inode under memory pressure: then a process looks new.
         """
         with os.scandir("/proc") as entries:
             return {int(entry.name): entry.inode() for entry in entries if entry.name.isdigit()}

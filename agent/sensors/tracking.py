@@ -11,11 +11,12 @@ Known to be weak: a process that never executed a program (a fork) is only known
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -269,18 +270,25 @@ class Tracker:
             return ()
         ending = posixpath.splitext(path)[1].lower()
         longest, paths = b"", list[str]()
-        for step in self.course.steps:
-            for file in step.files:
-                if not file.name.lower().endswith(ending) or not is_source_file(file.name):
-                    continue
-                text = read_file(posixpath.join(self.course.root, file.path))
-                if text is None or not text.strip() or len(text) < len(longest) or not copy.endswith(text):
-                    continue
-                if len(text) > len(longest):
-                    longest, paths = text, []
-                paths.append(file.path)
+        for candidate in self._source_files():
+            if not candidate.lower().endswith(ending):
+                continue
+            text = read_file(posixpath.join(self.course.root, candidate))
+            if text is None or not text.strip() or len(text) < len(longest) or not copy.endswith(text):
+                continue
+            if len(text) > len(longest):
+                longest, paths = text, []
+            paths.append(candidate)
         text_of_all = longest.decode("utf-8", "replace")
         return tuple(FileText(path, text_of_all) for path in paths)
+
+    def _source_files(self) -> Iterator[str]:
+        """What LearnPack may run: the steps' own files, and where code lies in the root (incremental) those there."""
+        for step in self.course.steps:
+            yield from (file.path for file in step.files if is_source_file(file.name))
+        if self.course.at_root:
+            with contextlib.suppress(OSError):
+                yield from filter(is_source_file, os.listdir(self.course.root))
 
 
 class Finder:
