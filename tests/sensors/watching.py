@@ -115,11 +115,13 @@ class Watcher:
     ) -> Seen:
         """The first observation of this kind that fits."""
         end = time.monotonic() + timeout
+        looked_at = 0
         with self._changed:
             while True:
-                for observation in self._seen:
+                for observation in itertools.islice(self._seen, looked_at, None):
                     if isinstance(observation, kind) and is_it(observation):
                         return observation
+                looked_at = len(self._seen)
                 left = end - time.monotonic()
                 if left <= 0:
                     raise AssertionError(f"no {kind.__name__} came; these did: {self._seen[-20:]}")

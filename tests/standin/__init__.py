@@ -6,6 +6,8 @@ has to live with those.
 
 server.py        the process that looks like `node …/bin/learnpack start`: a JSON line an action, a JSON line a truth
 launchers.py     the two programs between the server and a run: `box` and `exec-child.js`
+shelljs.py       how the server runs a command and waits: orders and output in temporary files
+texts.py         the files that it lays down
 telemetry.py     the telemetry.json that LearnPack itself writes, in its format, defects included
 toolbox.py       the directories on PATH: a fake `node`, a student's Python, pytest, linters, pyenv-like shims, jest
 learnpack.py     starts the server, asks it for actions, collects the truth

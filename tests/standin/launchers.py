@@ -68,6 +68,7 @@ def start_with_sockets(
 
 
 def box() -> None:
+    del os.environ["PYTHONHOME"]
     channel = socket.socket(fileno=int(os.environ.pop("NODE_CHANNEL_FD")))
     order = read_line(channel)
     process, (stdin, stdout, stderr) = start_with_sockets(order["command"])

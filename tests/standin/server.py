@@ -28,69 +28,17 @@ from collections.abc import Callable
 from typing import Any
 
 from .launchers import read_line
+from .shelljs import ShellJs, read_text, write_in_place
 from .telemetry import OwnTelemetry
+from .texts import CONFTEST, PROMPT_HEADER
 
 ENTRIES = {"python3": "app.py", "node": "app.js"}
 VISIBLE = (".py", ".js", ".html", ".css", ".txt", ".json")
 VERSION_CHECK = 'python -c "import platform; print(platform.python_version())"'
 
-#: What the server lays in the course before each test, in our own words: the options of its command line.
-CONFTEST = """\
-import json
-
-import pytest
-
-
-def pytest_addoption(parser):
-    for name in ("--testdox", "--stdin"):
-        try:
-            parser.addoption(name, action="store_true" if name == "--testdox" else "store", default=None)
-        except ValueError:
-            pass
-
-
-@pytest.fixture
-def answers(request):
-    return json.loads(request.config.getoption("--stdin") or "[]")
-"""
-
-#: Put before every JavaScript program that is built, so that `prompt` has answers.
-PROMPT_HEADER = "".join(f"// line {number} of the prompt header\n" for number in range(50))
-
-#: jest's reporter: counts into a file, nothing on the terminal.  `success` is false always, as in the real one.
-REPORTER = """\
-const fs = require('fs');
-class Report {
-  constructor(_, options) { this.options = options; }
-  onRunComplete(_, results) {
-    const single = results.testResults.flatMap(file => file.testResults);
-    fs.writeFileSync(this.options.reportPath, JSON.stringify({
-      success: false,
-      numFailedTestSuites: results.numFailedTestSuites,
-      numFailedTests: results.numFailedTests,
-      numPassedTests: results.numPassedTests,
-      testResults: results.testResults.map(file => ({ message: file.failureMessage })),
-      failed: single.map(test => ({ title: test.title, status: test.status })),
-    }, null, 2));
-  }
-}
-module.exports = Report;
-"""
-
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def write_in_place(path: str, text: str) -> None:
-    """As Node's `fs.writeFile`: truncate, write, close."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def read_text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
 
 
 class Server:
@@ -100,17 +48,16 @@ class Server:
         self.loop: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.bin = os.path.dirname(os.path.abspath(sys.argv[0]))
         self.modules = os.path.join(os.path.dirname(self.bin), "node_modules")
-        self.temporary = os.environ.get("TMPDIR", "/tmp")
+        self.shell = ShellJs(self.bin, self.modules, self.course)
         self.entries: list[dict[str, Any]] = []
         self.current: str | None = None
         self.telemetry: OwnTelemetry | None = None
-        self.probed = False
         self.writes_telemetry = os.environ.pop("STANDIN_TELEMETRY", "0") == "1"
 
     # ------------------------------------------------------------------------------------------ start and stop
 
     def start(self) -> None:
-        self.exec_sync("echo $CODESPACE_NAME", mode=0o600)
+        self.shell.run("echo $CODESPACE_NAME", mode=0o600)
         os.makedirs(self.at(".learn/dist"), exist_ok=True)
         self.settings = self.read_settings()
         self.steps = self.read_steps()
@@ -333,7 +280,8 @@ class Server:
         answers = action.get("answers")
         order = {"command": program, "input": None if answers is None else "".join(f"{a}\n" for a in answers)}
         ours, theirs = socket.socketpair()
-        environment = {**os.environ, "NODE_CHANNEL_FD": str(theirs.fileno())}
+        # Named just "node", as in the real one, our interpreter would look for its library beside the `node` on PATH.
+        environment = {**os.environ, "NODE_CHANNEL_FD": str(theirs.fileno()), "PYTHONHOME": sys.base_prefix}
         box = subprocess.Popen(
             ["node", os.path.join(self.modules, "compile-run/dist/lib/box")],
             executable=os.path.join(self.bin, "node"),
@@ -396,14 +344,14 @@ class Server:
         entry = self.entry_path(step) if step["entry"] else None
         source = read_text(self.at(entry)) if entry else ""
         if step["language"] == "node":
-            result = self.exec_sync(self.jest_command(step))
+            result = self.shell.run(self.jest_command(step))
         else:
             write_in_place(self.at("conftest.py"), CONFTEST)
             if entry:
                 write_in_place(self.at(".learn/dist/cached_app.py"), source)
             answers = json.dumps(action.get("answers", []))
             command = f"pytest ./{step['path']}/test.py --testdox --capture=sys --color=yes --stdin='{answers}'"
-            result = self.exec_sync(command)
+            result = self.shell.run(command)
         ended = now_ms()
         code, stdout, stderr = result["exit_code"], result["stdout"], result["stderr"]
         if self.telemetry:
@@ -428,43 +376,6 @@ class Server:
             "reporters": [[reporter, {"reportPath": report}]],
         }
         return f"jest --config='{json.dumps(config, separators=(',', ':'), ensure_ascii=False)}' --colors"
-
-    # ------------------------------------------------------------------------------------------ shelljs
-
-    def exec_sync(self, command: str, mode: int = 0o644) -> dict[str, Any]:
-        """A command through `exec-child.js`, with its orders and its output in files of the temporary directory.
-
-        Mode 0644: the output files are made by the child (shelljs 0.8.4).  0600: both are made here, empty (0.8.5).
-        """
-
-        def fresh() -> str:
-            return os.path.join(self.temporary, "shelljs_" + random.randbytes(10).hex())
-
-        if not self.probed:
-            self.probed = True
-            probe = fresh()
-            write_in_place(probe, " ")
-            os.unlink(probe)
-        orders, err, out = fresh(), fresh(), fresh()
-        options = {"cwd": self.course, "env": dict(os.environ), "maxBuffer": 20 << 20, "silent": True}
-        if mode == 0o600:
-            for path in (err, out):
-                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, mode))
-        content = {"command": command, "execOptions": options, "stdoutFile": out, "stderrFile": err}
-        with os.fdopen(os.open(orders, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "w") as file:
-            json.dump(content, file)
-        child = subprocess.Popen(
-            [os.path.join(self.bin, "node"), os.path.join(self.modules, "shelljs/src/exec-child.js"), orders],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        code = child.wait()
-        time.sleep(0.003)
-        result = {"exit_code": code, "stdout": read_text(out), "stderr": read_text(err), "launcher": child.pid}
-        for path in (orders, err, out):
-            os.unlink(path)
-        return result
 
 
 def main() -> None:

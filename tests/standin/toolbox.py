@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from . import server
+from .texts import REPORTER
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -195,7 +195,7 @@ def make_toolbox(root: Path) -> Toolbox:
     for path, (module, function) in names.items():
         text = _STANDIN.format(repository=str(REPOSITORY), module=module, function=function)
         write_program(learnpack / path, text)
-    (learnpack / "node_modules" / "standin-report.js").write_text(server.REPORTER)
+    (learnpack / "node_modules" / "standin-report.js").write_text(REPORTER)
     (learnpack / "bin" / "node").symlink_to(base_python())
     student_bin = make_python(root / "student")
     for name in ("black", "pylint"):
