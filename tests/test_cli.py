@@ -170,14 +170,14 @@ def test_a_recording_replays_to_the_same_events(
     capfd: pytest.CaptureFixture[str], course: Path, tmp_path: Path
 ) -> None:
     from agent.core.inference import Inference, Settings
-    from agent.core.observations import AgentStarted, CourseRead, QueueEntry, QueueRead
+    from agent.core.observations import AgentStarted, CourseRead, Observation, QueueEntry, QueueRead
     from agent.sensors.course import read_course
     from agent.trace import TraceWriter
 
     trace = tmp_path / "trace"
     inference = Inference()
     writer = TraceWriter(str(trace), Settings(), inference.snapshot())
-    observations = [
+    observations: list[Observation] = [
         AgentStarted(5),
         CourseRead(6, read_course(str(course))),
         QueueRead(10, (QueueEntry("initializing"), QueueEntry("start_exercise", "00-welcome"))),

@@ -1,12 +1,11 @@
 """How long it takes from what the student does until the agent knows it.
 
 `exit → durable`: the benchmark starts a short program in the course, as a shell does, and takes the kernel's own
-time of its exit (where the kernel tells: else the moment at which a pidfd is readable).  Then it waits for a write to
-the journal's log, and from there on asks SQLite, over and over, until the record of this run is there for another
-process.  SQLite shows a commit to others only after its sync (`sqlite3WalFrames` in wal.c), so the time after that
-answer is an upper bound: it contains one or two questions of 0.02 ms.  (Asking all the time would take a processor
-away from the agent: on two it made 3 ms of 1.)  Besides: when the same event reached this program (`bare listener`),
-and a write and fdatasync of the record's bytes on the same file system (`write + fdatasync`), one after each run.
+time of its exit (where the kernel tells: else the moment at which its parent knows).  Then it waits for a write to the
+journal's log, and from there on asks SQLite, over and over, until the record of this run is there for another process.
+SQLite shows a commit to others only after its sync (`sqlite3WalFrames` in wal.c), so the time after that answer is an
+upper bound: it contains one or two questions of 0.02 ms.  The floor, every other run, in a course that nobody watches:
+the benchmark itself hears of the exit and at once writes as many bytes, with fdatasync, on the same file system.
 
 `save → observed`: a file is written and closed; the agent writes what it observed to its trace (`run --record`), which
 this program waits for; chokidar and a bare Python watcher print a line.  Everybody has a course of its own, and the
@@ -49,106 +48,98 @@ def measure(options: Options) -> list[Report]:
 
 def _exits(directory: Path, options: Options) -> Report:
     course = make_course(directory / "course", 25)
-    state = str(directory / "state")
-    agent = subjects.agent(str(course), state)
+    elsewhere = make_course(directory / "elsewhere", 25)
+    agent = subjects.agent(str(course), str(directory / "state"))
     report = Report(
-        f"latency: exit → durable, {options.repetitions} runs of `python -S app.py`",
-        ("agent", "bare listener", "write + fdatasync", "listener + write"),
-        against=("listener + write",),
+        f"latency: exit → durable, {options.repetitions} runs of `python -S app.py` each",
+        ("agent", "floor"),
+        against=("floor",),
     )
     agent.start()
+    processes = kernel.maybe_process_events()
+    watcher = _Recorded(course_state_dir(Config(state_dir=str(directory / "state")), str(course)))
+    took: dict[str, list[float]] = {"agent": [], "floor": []}
+    size = 700  # until the first record is there
+    file = os.open(directory / "floor", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    chance = random.Random(7)
     try:
-        durable, heard, floor, both, size, kind = _run_all(course, state, directory, options.repetitions)
+        time.sleep(2)
+        for number in range(options.repetitions + 3):
+            for name, where in (("agent", course), ("floor", elsewhere)):
+                time.sleep(chance.uniform(0.15, 0.45))  # at rest again, and at no fixed beat
+                exit_ns = _run(where / entry(number // 20 % 25), where, processes)
+                if name == "agent":
+                    done_ns, size = watcher.wait()
+                else:
+                    os.write(file, b"x" * size)
+                    os.fdatasync(file)
+                    done_ns = time.monotonic_ns()
+                if number >= 3:  # the first ones open the step and the session, too
+                    took[name].append((done_ns - exit_ns) / 1e6)
     finally:
+        os.close(file)
+        watcher.close()
+        if processes is not None:
+            processes.close()
         agent.stop()
-    found = {"agent": durable, "bare listener": heard, "write + fdatasync": floor, "listener + write": both}
     for percent in _PERCENTS:
-        report.add(f"p{percent}", "ms", {name: percentile(values, percent) for name, values in found.items()})
-    report.notes += [f"the exit's time is that of {kind}", f"a record has {size} bytes in the median"]
+        report.add(f"p{percent}", "ms", {name: percentile(values, percent) for name, values in took.items()})
+    kind = "a pidfd (the kernel tells no process events here)" if processes is None else "the kernel's EXIT event"
+    report.notes += [f"the exit's time is that of {kind}", f"a record has {size} bytes"]
     return report
 
 
-def _run_all(
-    course: Path, state: str, directory: Path, repetitions: int
-) -> tuple[list[float], list[float], list[float], list[float], int, str]:
-    journal_directory = course_state_dir(Config(state_dir=state), str(course))
-    processes = kernel.maybe_process_events()
-    durable, heard, floor, both, sizes = [], [], [], [], list[int]()
-    chance = random.Random(7)
-    with Journal.open(journal_directory, create=False, read_only=True) as journal:
-        log = kernel.FileEvents(journal_directory, kernel.IN_MODIFY)
-        file = os.open(directory / "floor", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            for number in range(repetitions + 3):
-                time.sleep(chance.uniform(0.1, 0.4))  # at rest again, and at no fixed beat
-                exit_ns, heard_ns, durable_ns, size = _one_run(course, number // 20 % 25, journal, log, processes)
-                wrote = _write_durably(file, size)
-                if number >= 3:  # the first ones open the step and the session, too
-                    durable.append((durable_ns - exit_ns) / 1e6)
-                    heard.append((heard_ns - exit_ns) / 1e6)
-                    floor.append(wrote)
-                    both.append(heard[-1] + wrote)
-                    sizes.append(size)
-        finally:
-            os.close(file)
-            log.close()
-            if processes is not None:
-                processes.close()
-    kind = "a pidfd (the kernel tells no process events here)" if processes is None else "the kernel's EXIT event"
-    return durable, heard, floor, both, int(percentile(sizes, 50) or 0), kind
-
-
-def _one_run(
-    course: Path, step: int, journal: Journal, log: kernel.FileEvents, processes: kernel.ProcessEvents | None
-) -> tuple[int, int, int, int]:
-    """When the program exited, when a bare listener knew, when its record was durable (all ns), and its size."""
-    last = journal.last_number
+def _run(program: Path, course: Path, processes: kernel.ProcessEvents | None) -> int:
+    """Runs a program to its end; when that was (ns).  Returns as soon as it is heard of."""
     if processes is not None:
         sum(1 for _ in processes.take())
-    child = subprocess.Popen([sys.executable, "-S", entry(step)], cwd=course, stdout=subprocess.DEVNULL)
-    exit_ns, heard_ns = _exit_of(child.pid, processes)
-    child.wait()
-    log.take()
-    done_ns = written_ns = 0
-    while done_ns < exit_ns + _PATIENCE_S * 1e9:
-        if done_ns > written_ns + _SPIN_NS and kernel.wait_for(log, seconds=0.002):
-            log.take()
-            written_ns = time.monotonic_ns()
-        now = journal.last_number
-        done_ns = time.monotonic_ns()
-        if now > last:
-            for record in journal.records(after=last):
-                last = record.number
-                if isinstance(record.event, Compile):
-                    return exit_ns, heard_ns, done_ns, _size(journal, record.number)
-    raise CannotRun("the agent did not record a run within 10 s")
-
-
-def _exit_of(pid: int, processes: kernel.ProcessEvents | None) -> tuple[int, int]:
-    if processes is None:
-        descriptor = os.pidfd_open(pid)
-        kernel.wait_for(descriptor, seconds=_PATIENCE_S)
-        os.close(descriptor)
-        return time.monotonic_ns(), time.monotonic_ns()
-    deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
-        kernel.wait_for(processes, seconds=_PATIENCE_S)
-        for event in processes.take():
-            if event.is_exit and event.pid == pid:
-                return event.at_ns, time.monotonic_ns()
+    command = [sys.executable, "-S", str(program.relative_to(course))]
+    with subprocess.Popen(command, cwd=course, stdout=subprocess.DEVNULL) as child:
+        if processes is None:
+            child.wait()
+            return time.monotonic_ns()
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            kernel.wait_for(processes, seconds=_PATIENCE_S)
+            for event in processes.take():
+                if event.is_exit and event.pid == child.pid:
+                    return event.at_ns
     raise CannotRun("the kernel did not tell of an exit within 10 s")
 
 
-def _size(journal: Journal, number: int) -> int:
-    query = "SELECT length(body) + coalesce(length(texts), 0) FROM records WHERE number=?"
-    return int(journal.connection.execute(query, (number,)).fetchone()[0])
+class _Recorded:
+    """Waits until another process can read the agent's next run from the journal."""
 
+    def __init__(self, directory: str) -> None:
+        self._journal = Journal.open(directory, create=False, read_only=True)
+        self._log = kernel.FileEvents(directory, kernel.IN_MODIFY)
+        self._last = self._journal.last_number
 
-def _write_durably(file: int, size: int) -> float:
-    began = time.monotonic_ns()
-    os.write(file, b"x" * size)
-    os.fdatasync(file)
-    return (time.monotonic_ns() - began) / 1e6
+    def wait(self) -> tuple[int, int]:
+        """When it was there (ns), and the record's size in bytes."""
+        self._log.take()
+        began = done_ns = time.monotonic_ns()
+        written_ns = 0
+        while done_ns < began + _PATIENCE_S * 1e9:
+            if done_ns > written_ns + _SPIN_NS and kernel.wait_for(self._log, seconds=0.002):
+                self._log.take()
+                written_ns = time.monotonic_ns()
+            number = self._journal.last_number
+            done_ns = time.monotonic_ns()
+            if number > self._last:
+                for record in self._journal.records(after=self._last):
+                    self._last = record.number
+                    if isinstance(record.event, Compile):
+                        return done_ns, self._size(record.number)
+        raise CannotRun("the agent did not record a run within 10 s")
+
+    def _size(self, number: int) -> int:
+        query = "SELECT length(body) + coalesce(length(texts), 0) FROM records WHERE number=?"
+        return int(self._journal.connection.execute(query, (number,)).fetchone()[0])
+
+    def close(self) -> None:
+        self._log.close()
+        self._journal.close()
 
 
 # --- save -> observed ---

@@ -64,27 +64,27 @@ def learnpack_test(at: int, pid: int, command: str, end: ProcessExited, **more: 
 
 
 def test_a_run_in_a_terminal_opens_the_step_and_starts_a_session() -> None:
-    story = [*BEGIN, executed(10, 5, f"python {APP}"), exited(40, 5, 1)]
+    story: list[Observation] = [*BEGIN, executed(10, 5, f"python {APP}"), exited(40, 5, 1)]
     assert conclude(story) == ["session_start @10", "open_step 01-hello @10", "compile 01-hello 1 @10-40 terminal"]
 
 
 def test_a_build_of_learnpack_has_the_launcher_s_times_and_the_program_s_exit_code() -> None:
-    story = [*SERVED, *learnpack_build(1000, 20, f"python /c/{APP}", exited(1200, 0, 3))]
+    story: list[Observation] = [*SERVED, *learnpack_build(1000, 20, f"python /c/{APP}", exited(1200, 0, 3))]
     assert conclude(story) == [*OPENED, "compile 01-hello 3 @1000-1203 learnpack"]
 
 
 def test_a_test_of_learnpack_that_passes_completes_its_step() -> None:
-    story = [*SERVED, *learnpack_test(1000, 20, f"pytest ./{TEST} --testdox", exited(1500, 0, 0))]
+    story: list[Observation] = [*SERVED, *learnpack_test(1000, 20, f"pytest ./{TEST} --testdox", exited(1500, 0, 0))]
     assert conclude(story) == [*OPENED, "test 01-hello 0 @1000-1506 learnpack", "complete_step 01-hello @1506"]
 
 
 def test_a_build_killed_by_learnpack_after_three_seconds_has_a_signal_and_no_exit_code() -> None:
-    story = [*SERVED, *learnpack_build(1000, 20, f"python /c/{APP}", exited(4090, 0, signal=15))]
+    story: list[Observation] = [*SERVED, *learnpack_build(1000, 20, f"python /c/{APP}", exited(4090, 0, signal=15))]
     assert conclude(story) == [*OPENED, "compile 01-hello sig15 @1000-4093 learnpack"]
 
 
 def test_the_version_question_of_the_server_is_no_run() -> None:
-    story = [
+    story: list[Observation] = [
         *SERVED,
         executed(900, 20, ["/bin/sh", "-c", "python -c 'import platform'"], parent=10),
         executed(905, 21, ["python", "-c", "import platform"], parent=20),
@@ -96,9 +96,15 @@ def test_the_version_question_of_the_server_is_no_run() -> None:
 
 def test_a_pyenv_shim_is_one_run_judged_by_its_last_program() -> None:
     shim = ["/usr/bin/env bash /p/shims/python x", "bash /p/shims/python x", "bash /p/libexec/pyenv exec python x"]
-    chain = [executed(10 + i, 5, line) for i, line in enumerate(shim)]
-    helper = [executed(14, 6, "bash /p/libexec/pyenv-version-name", parent=5), exited(15, 6)]
-    story = [*BEGIN, *chain, *helper, executed(100, 5, f"/p/versions/3.11.7/bin/python {APP}"), exited(130, 5)]
+    chain: list[Observation] = [executed(10 + i, 5, line) for i, line in enumerate(shim)]
+    helper: list[Observation] = [executed(14, 6, "bash /p/libexec/pyenv-version-name", parent=5), exited(15, 6)]
+    story: list[Observation] = [
+        *BEGIN,
+        *chain,
+        *helper,
+        executed(100, 5, f"/p/versions/3.11.7/bin/python {APP}"),
+        exited(130, 5),
+    ]
     assert conclude(story)[-1] == "compile 01-hello 0 @10-130 terminal"
 
 
@@ -109,17 +115,22 @@ def test_a_shim_that_finds_no_program_is_no_run() -> None:
 
 
 def test_a_build_whose_program_was_too_short_to_be_seen_has_no_exit_code() -> None:
-    story = [*SERVED, executed(1000, 20, BOX, parent=10), exited(1200, 20, signal=15)]
+    story: list[Observation] = [*SERVED, executed(1000, 20, BOX, parent=10), exited(1200, 20, signal=15)]
     assert conclude(story) == [*OPENED, "compile 01-hello None @1000-1200 learnpack"]
 
 
 def test_a_program_that_replaces_itself_is_still_that_run() -> None:
-    story = [*BEGIN, executed(10, 5, f"python {APP}"), executed(30, 5, "python -c pass"), exited(40, 5, 5)]
+    story: list[Observation] = [
+        *BEGIN,
+        executed(10, 5, f"python {APP}"),
+        executed(30, 5, "python -c pass"),
+        exited(40, 5, 5),
+    ]
     assert conclude(story)[-1] == "compile 01-hello 5 @10-40 terminal"
 
 
 def test_what_a_run_starts_belongs_to_it() -> None:
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(10, 5, f"python -m pytest {TEST}"),
         executed(20, 6, f"python {APP}", parent=5),  # the test runs the student's program
@@ -130,7 +141,7 @@ def test_what_a_run_starts_belongs_to_it() -> None:
 
 
 def test_wrappers_are_not_the_run_and_what_they_start_is() -> None:
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(10, 5, f"timeout 1 python {APP}"),
         executed(12, 6, f"python {APP}", parent=5),
@@ -141,7 +152,7 @@ def test_wrappers_are_not_the_run_and_what_they_start_is() -> None:
 
 
 def test_a_script_of_the_student_that_starts_two_programs_makes_two_runs() -> None:
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(10, 5, "bash run.sh"),
         executed(12, 6, f"python {APP}", parent=5),
@@ -158,7 +169,7 @@ def test_a_script_of_the_student_that_starts_two_programs_makes_two_runs() -> No
 
 def test_every_start_of_a_watched_program_is_a_run_and_the_watcher_is_none() -> None:
     js = "exercises/02-js/app.js"
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(10, 5, f"node --watch {js}"),
         executed(15, 6, f"/usr/bin/node {js}", parent=5),
@@ -175,7 +186,7 @@ def test_every_start_of_a_watched_program_is_a_run_and_the_watcher_is_none() -> 
 
 def test_the_source_is_the_text_read_at_the_start_and_a_test_s_is_the_entry_file_s() -> None:
     texts = {APP: "print(1)", TEST: "def test_a(): ..."}
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(10, 5, f"python {APP}", texts=texts),
         exited(40, 5),
@@ -188,7 +199,7 @@ def test_the_source_is_the_text_read_at_the_start_and_a_test_s_is_the_entry_file
 
 def test_of_identical_copies_the_current_step_s_is_the_run() -> None:
     copies = ("exercises/02-js/app.js", "exercises/05-js-again/app.js")
-    story = [
+    story: list[Observation] = [
         *SERVED,
         queue(300, "initializing", "start_exercise 01-hello", "start_exercise 05-js-again"),
         *learnpack_build(1000, 20, "node /h/.compile-run2/tmp/node/source-a-1.js", exited(1100, 0, 0), copy_of=copies),
@@ -197,12 +208,15 @@ def test_of_identical_copies_the_current_step_s_is_the_run() -> None:
 
 
 def test_a_copy_of_an_empty_file_is_the_current_step_s_run() -> None:
-    story = [*SERVED, *learnpack_build(1000, 20, "node /h/.compile-run2/tmp/node/source-a-1.js", exited(1100, 0, 0))]
+    story: list[Observation] = [
+        *SERVED,
+        *learnpack_build(1000, 20, "node /h/.compile-run2/tmp/node/source-a-1.js", exited(1100, 0, 0)),
+    ]
     assert conclude(story)[-1] == "compile 01-hello 0 @1000-1103 learnpack"
 
 
 def test_code_in_the_root_belongs_to_the_step_that_is_current_then() -> None:
-    story = [
+    story: list[Observation] = [
         AgentStarted(0),
         CourseRead(0, INCREMENTAL),
         executed(100, 10, SERVER),
@@ -224,15 +238,19 @@ def test_two_builds_at_once_are_two_runs() -> None:
 
 
 def test_a_program_that_outlives_its_launcher_is_waited_for_a_moment() -> None:
-    begun = [*SERVED, executed(1000, 20, BOX, parent=10), executed(1080, 21, f"python /c/{APP}", parent=20)]
-    killed = [*begun, exited(2000, 20, signal=15)]
+    begun: list[Observation] = [
+        *SERVED,
+        executed(1000, 20, BOX, parent=10),
+        executed(1080, 21, f"python /c/{APP}", parent=20),
+    ]
+    killed: list[Observation] = [*begun, exited(2000, 20, signal=15)]
     assert conclude([*killed, exited(2100, 21, 7)])[-1] == "compile 01-hello 7 @1000-2000 learnpack"
     assert conclude(killed, until=2000 + LAUNCHER_GRACE_MS)[-1] == "compile 01-hello None @1000-2000 learnpack"
 
 
 def test_a_compiler_that_fails_is_a_run_and_one_that_succeeds_is_none() -> None:
     gcc = executed(10, 5, "gcc exercises/01-hello/app.c -o exercises/01-hello/app")
-    program = [executed(500, 6, "./exercises/01-hello/app"), exited(520, 6, 4)]
+    program: list[Observation] = [executed(500, 6, "./exercises/01-hello/app"), exited(520, 6, 4)]
     assert conclude([*BEGIN, gcc, exited(400, 5, 1)])[-1] == "compile 01-hello 1 @10-400 terminal"
     assert conclude([*BEGIN, gcc, exited(400, 5, 0), *program])[1:] == [
         "open_step 01-hello @500",
@@ -266,12 +284,12 @@ def test_only_a_known_success_of_the_whole_test_file_completes(
 
 
 def test_nothing_collected_in_a_terminal_is_no_test() -> None:
-    story = [*BEGIN, executed(10, 5, "pytest", cwd="/c/exercises/01-hello"), exited(90, 5, 5)]
+    story: list[Observation] = [*BEGIN, executed(10, 5, "pytest", cwd="/c/exercises/01-hello"), exited(90, 5, 5)]
     assert conclude(story) == []
 
 
 def test_nothing_collected_by_learnpack_is_a_test_that_did_not_pass() -> None:
-    story = [*SERVED, *learnpack_test(1000, 20, f"pytest ./{TEST}", exited(1500, 0, 5))]
+    story: list[Observation] = [*SERVED, *learnpack_test(1000, 20, f"pytest ./{TEST}", exited(1500, 0, 5))]
     assert conclude(story)[2:] == ["test 01-hello 5 @1000-1506 learnpack"]
 
 
@@ -288,7 +306,11 @@ def test_nothing_collected_by_learnpack_is_a_test_that_did_not_pass() -> None:
 )
 def test_the_counts_of_jest_s_report_decide(report: tuple[int, int, int], code: int | None, completes: bool) -> None:
     jest = 'node /n/jest --config={"testRegex":"exercises/02-js/tests.js"} --colors'
-    story = [*SERVED, ReportRead(1480, "02-js", *report), *learnpack_test(1000, 20, jest, exited(1500, 0, code))]
+    story: list[Observation] = [
+        *SERVED,
+        ReportRead(1480, "02-js", *report),
+        *learnpack_test(1000, 20, jest, exited(1500, 0, code)),
+    ]
     story.sort(key=lambda seen: seen.at)
     assert ("complete_step 02-js @1506" in conclude(story)) is completes
 
@@ -296,12 +318,12 @@ def test_the_counts_of_jest_s_report_decide(report: tuple[int, int, int], code: 
 def test_a_report_of_an_earlier_run_decides_nothing() -> None:
     jest = 'node /n/jest --config={"testRegex":"exercises/02-js/tests.js"} --colors'
     old = ReportRead(300, "02-js", 3, 0, 0)
-    story = [*SERVED, old, *learnpack_test(9000, 20, jest, exited(9500, 0, None))]
+    story: list[Observation] = [*SERVED, old, *learnpack_test(9000, 20, jest, exited(9500, 0, None))]
     assert "complete_step 02-js @9506" not in conclude(story)
 
 
 def test_a_step_is_completed_once() -> None:
-    passed = [
+    passed: list[Observation] = [
         *learnpack_test(1000, 20, f"pytest {TEST}", exited(1500, 0)),
         *learnpack_test(2000, 30, f"pytest {TEST}", exited(2500, 0)),
     ]
@@ -327,9 +349,9 @@ def test_several_steps_in_one_command_share_a_success_and_hide_a_failure() -> No
 
 def test_a_test_of_the_whole_course_is_one_test_of_the_current_step() -> None:
     configured = CourseRead(0, replace(COURSE, pytest_files=("test.py",)))
-    story = [AgentStarted(0), configured, executed(10, 5, "python -m pytest"), exited(90, 5, 0)]
+    story: list[Observation] = [AgentStarted(0), configured, executed(10, 5, "python -m pytest"), exited(90, 5, 0)]
     assert conclude(story) == []
-    here = [executed(1, 4, f"python {APP}"), exited(5, 4)]
+    here: list[Observation] = [executed(1, 4, f"python {APP}"), exited(5, 4)]
     assert conclude([*story[:2], *here, *story[2:]])[3:] == [
         "test 01-hello 0 @10-90 terminal",
         "complete_step 01-hello @90",
@@ -340,7 +362,7 @@ def test_a_test_of_the_whole_course_is_one_test_of_the_current_step() -> None:
 
 
 def test_position_zero_is_opened_like_any_other_and_a_step_without_tests_is_done_when_left() -> None:
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(100, 10, SERVER),
         queue(150, "initializing"),
@@ -356,7 +378,13 @@ def test_position_zero_is_opened_like_any_other_and_a_step_without_tests_is_done
 
 def test_a_burst_of_openings_keeps_its_order() -> None:
     opened = [f"start_exercise {slug}" for slug in ("01-hello", "02-js", "03-read", "04-more")]
-    story = [*BEGIN, executed(100, 10, SERVER), queue(150, "x"), ConfigRead(198, "04-more"), queue(200, "x", *opened)]
+    story: list[Observation] = [
+        *BEGIN,
+        executed(100, 10, SERVER),
+        queue(150, "x"),
+        ConfigRead(198, "04-more"),
+        queue(200, "x", *opened),
+    ]
     assert [line for line in conclude(story, until=9000) if line.startswith("open")] == [
         "open_step 01-hello @200",
         "open_step 02-js @200",
@@ -367,7 +395,12 @@ def test_a_burst_of_openings_keeps_its_order() -> None:
 
 def test_going_back_to_a_step_is_an_opening_again() -> None:
     one, two = "start_exercise 01-hello", "start_exercise 04-more"
-    story = [*BEGIN, queue(150, "initializing"), queue(200, "initializing", one), queue(300, "initializing", one, two)]
+    story: list[Observation] = [
+        *BEGIN,
+        queue(150, "initializing"),
+        queue(200, "initializing", one),
+        queue(300, "initializing", one, two),
+    ]
     story.append(queue(400, "initializing", one, two, one))
     assert [line for line in conclude(story) if line.startswith("open")] == [
         "open_step 01-hello @200",
@@ -377,13 +410,13 @@ def test_going_back_to_a_step_is_an_opening_again() -> None:
 
 
 def test_config_json_alone_opens_a_step_after_waiting_for_the_queue() -> None:
-    story = [*BEGIN, queue(100, "initializing"), ConfigRead(110, None), ConfigRead(500, "01-hello")]
+    story: list[Observation] = [*BEGIN, queue(100, "initializing"), ConfigRead(110, None), ConfigRead(500, "01-hello")]
     assert "open_step 01-hello @500" not in conclude(story)
     assert conclude(story, until=500 + HINT_MS)[-1] == "open_step 01-hello @500"
 
 
 def test_config_json_and_the_queue_together_are_one_opening() -> None:
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(50, 10, SERVER),
         queue(100, "initializing"),
@@ -402,13 +435,13 @@ def test_a_first_copy_in_resets_opens_a_step_only_while_learnpack_lives() -> Non
 
 
 def test_a_save_in_another_step_opens_it_after_a_moment() -> None:
-    story = [*SERVED, FileChanged(5000, "exercises/04-more/app.py", Change.MODIFIED)]
+    story: list[Observation] = [*SERVED, FileChanged(5000, "exercises/04-more/app.py", Change.MODIFIED)]
     assert conclude(story) == OPENED
     assert conclude(story, until=5000 + EDIT_MS) == [*OPENED, "open_step 04-more @5000"]
 
 
 def test_a_run_confirms_a_save_at_once() -> None:
-    story = [
+    story: list[Observation] = [
         *SERVED,
         FileChanged(5000, "exercises/04-more/app.py", Change.MODIFIED),
         executed(5200, 30, "python exercises/04-more/app.py"),
@@ -442,7 +475,7 @@ def test_many_steps_changed_at_once_are_a_checkout_and_no_student() -> None:
 
 @pytest.mark.parametrize("command", ["python /v/bin/black .", "git pull"])
 def test_what_a_formatter_or_a_checkout_rewrites_opens_nothing(command: str) -> None:
-    story = [
+    story: list[Observation] = [
         *SERVED,
         executed(4990, 30, command),
         FileChanged(5000, "exercises/04-more/app.py", Change.MODIFIED),
@@ -452,7 +485,7 @@ def test_what_a_formatter_or_a_checkout_rewrites_opens_nothing(command: str) -> 
 
 
 def test_a_build_that_an_opening_overtook_does_not_open_its_step_again() -> None:
-    story = [
+    story: list[Observation] = [
         *SERVED,
         ConfigRead(210, "01-hello"),
         ConfigRead(990, "04-more"),
@@ -464,7 +497,7 @@ def test_a_build_that_an_opening_overtook_does_not_open_its_step_again() -> None
 
 def test_a_reset_is_its_own_event_and_its_saves_open_nothing() -> None:
     entries = ("initializing", "start_exercise 01-hello")
-    story = [
+    story: list[Observation] = [
         *SERVED,
         FileChanged(500, "exercises/04-more/app.py", Change.MODIFIED),
         queue(503, *entries, "reset_exercise 04-more"),
@@ -482,7 +515,7 @@ def test_the_step_that_is_open_when_the_agent_comes_late_is_opened() -> None:
 
 
 def test_a_queue_of_a_server_that_is_gone_opens_nothing() -> None:
-    began = [AgentStarted(5000), CourseRead(5000, COURSE)]
+    began: list[Observation] = [AgentStarted(5000), CourseRead(5000, COURSE)]
     assert conclude([*began, queue(4000, "initializing", "start_exercise 01-hello")]) == []
 
 
@@ -495,17 +528,26 @@ def test_the_session_ends_when_the_server_does(end: ProcessExited) -> None:
 
 
 def test_connection_ended_just_before_the_exit_is_one_end() -> None:
-    story = [*SERVED, queue(8990, "initializing", "start_exercise 01-hello", "connection_ended"), exited(9000, 10)]
+    story: list[Observation] = [
+        *SERVED,
+        queue(8990, "initializing", "start_exercise 01-hello", "connection_ended"),
+        exited(9000, 10),
+    ]
     assert conclude(story) == [*OPENED, "session_end @9000"]
 
 
 def test_without_a_visible_server_the_queue_tells_start_and_end() -> None:
-    story = [*BEGIN, queue(50, "old"), queue(100, "initializing"), queue(900, "initializing", "connection_ended")]
+    story: list[Observation] = [
+        *BEGIN,
+        queue(50, "old"),
+        queue(100, "initializing"),
+        queue(900, "initializing", "connection_ended"),
+    ]
     assert conclude(story) == ["session_start @100", "session_end @900"]
 
 
 def test_work_without_learnpack_ends_at_its_last_activity_after_half_an_hour() -> None:
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(10, 5, f"python {APP}"),
         exited(40, 5),
@@ -525,7 +567,13 @@ def test_a_session_with_learnpack_has_no_silence() -> None:
 
 
 def test_terminal_work_before_learnpack_starts_is_the_same_session() -> None:
-    story = [*BEGIN, executed(10, 5, f"python {APP}"), exited(40, 5), executed(100, 10, SERVER), exited(HOUR, 10)]
+    story: list[Observation] = [
+        *BEGIN,
+        executed(10, 5, f"python {APP}"),
+        exited(40, 5),
+        executed(100, 10, SERVER),
+        exited(HOUR, 10),
+    ]
     assert [line for line in conclude(story, until=3 * HOUR) if line.startswith("session")] == [
         "session_start @10",
         f"session_end @{HOUR}",
@@ -533,7 +581,7 @@ def test_terminal_work_before_learnpack_starts_is_the_same_session() -> None:
 
 
 def test_with_two_servers_the_session_ends_with_the_last() -> None:
-    story = [*SERVED, executed(300, 11, SERVER), exited(400, 10), exited(900, 11)]
+    story: list[Observation] = [*SERVED, executed(300, 11, SERVER), exited(400, 10), exited(900, 11)]
     assert conclude(story) == [*OPENED, "session_end @900"]
 
 
@@ -547,7 +595,7 @@ def restarted(story: list[Observation]) -> Inference:
 
 
 def test_a_restart_with_learnpack_still_running_continues_the_session_and_the_step() -> None:
-    after = [
+    after: list[Observation] = [
         AgentStarted(5000),
         CourseRead(5000, COURSE),
         executed(5001, 10, SERVER, found=True, started_at=100),
@@ -562,7 +610,7 @@ def test_a_restart_with_learnpack_still_running_continues_the_session_and_the_st
 def test_a_run_in_flight_over_a_restart_keeps_its_start_and_its_source() -> None:
     begun = executed(1000, 30, f"python {APP}", texts={APP: "print(1)"})
     found = executed(5001, 30, f"python {APP}", texts={APP: "print(2)"}, found=True, started_at=1003)
-    after = [
+    after: list[Observation] = [
         AgentStarted(5000),
         CourseRead(5000, COURSE),
         found,
@@ -576,13 +624,13 @@ def test_a_run_in_flight_over_a_restart_keeps_its_start_and_its_source() -> None
 
 def test_a_run_that_ended_while_the_agent_was_down_has_no_end_and_no_code() -> None:
     begun = executed(1000, 30, f"python -m pytest {TEST}")
-    after = [AgentStarted(5000), CourseRead(5000, COURSE), ProcessesListed(5002, frozenset())]
+    after: list[Observation] = [AgentStarted(5000), CourseRead(5000, COURSE), ProcessesListed(5002, frozenset())]
     lines = conclude(after, inference=restarted([*BEGIN, begun, AgentStopped(3000)]))
     assert lines[-1] == "test 01-hello None @1000-None terminal"
 
 
 def test_a_server_that_went_while_the_agent_was_down_ends_the_session_at_the_last_work() -> None:
-    after = [
+    after: list[Observation] = [
         AgentStarted(5000),
         CourseRead(5000, COURSE),
         executed(5001, 12, SERVER, found=True, started_at=4000),
@@ -593,8 +641,13 @@ def test_a_server_that_went_while_the_agent_was_down_ends_the_session_at_the_las
 
 
 def test_a_completed_step_is_not_completed_again_after_a_restart() -> None:
-    passed = [executed(10, 5, f"pytest {TEST}"), exited(90, 5)]
-    again = [AgentStarted(200), CourseRead(200, COURSE), executed(300, 6, f"pytest {TEST}"), exited(390, 6)]
+    passed: list[Observation] = [executed(10, 5, f"pytest {TEST}"), exited(90, 5)]
+    again: list[Observation] = [
+        AgentStarted(200),
+        CourseRead(200, COURSE),
+        executed(300, 6, f"pytest {TEST}"),
+        exited(390, 6),
+    ]
     inference = restarted([*BEGIN, *passed])
     assert not any(line.startswith("complete") for line in conclude(again, inference=inference))
 
@@ -611,7 +664,7 @@ def test_a_course_that_was_gone_leaves_a_gap_when_it_is_back() -> None:
 
 
 def test_lost_events_resolve_processes_that_are_over() -> None:
-    story = [
+    story: list[Observation] = [
         *BEGIN,
         executed(10, 5, f"python {APP}"),
         EventsLost(90, 50, "processes", "buffer overflow"),
@@ -622,7 +675,12 @@ def test_lost_events_resolve_processes_that_are_over() -> None:
 
 def test_a_clock_set_back_does_not_keep_a_session_open() -> None:
     inference = Inference(Settings(session_silence_ms=1000))
-    story = [*BEGIN, executed(HOUR, 5, f"python {APP}"), exited(HOUR + 40, 5), ClockJumped(140, -HOUR)]
+    story: list[Observation] = [
+        *BEGIN,
+        executed(HOUR, 5, f"python {APP}"),
+        exited(HOUR + 40, 5),
+        ClockJumped(140, -HOUR),
+    ]
     assert conclude(story, inference=inference, until=1039)[-1].startswith("gap")
     # Closed a second of real time after the last work, and never before it began by the old clock.
     assert conclude([], inference=inference, until=1040) == [f"session_end @{HOUR}"]
@@ -633,11 +691,19 @@ def test_a_sleeping_machine_is_no_gap() -> None:
 
 
 def test_every_event_has_evidence() -> None:
-    story = [*SERVED, *learnpack_test(1000, 20, f"pytest ./{TEST}", exited(1500, 0, 0)), exited(9000, 10)]
+    story: list[Observation] = [
+        *SERVED,
+        *learnpack_test(1000, 20, f"pytest ./{TEST}", exited(1500, 0, 0)),
+        exited(9000, 10),
+    ]
     assert all(event.evidence for event in events_of(story))
     assert all(reason.words for event in events_of(story) for reason in event.evidence)
 
 
 def test_the_same_observations_lead_to_the_same_events() -> None:
-    story = [*SERVED, *learnpack_test(1000, 20, f"pytest ./{TEST}", exited(1500, 0, 0)), exited(9000, 10)]
+    story: list[Observation] = [
+        *SERVED,
+        *learnpack_test(1000, 20, f"pytest ./{TEST}", exited(1500, 0, 0)),
+        exited(9000, 10),
+    ]
     assert events_of(story) == events_of(story)

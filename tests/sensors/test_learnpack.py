@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.course import Course
@@ -128,6 +128,8 @@ JSON = st.recursive(
 )
 
 
+# No database of examples: the tests may run where the repository can't be written.
+@settings(database=None, deadline=None)
 @given(JSON, st.sampled_from([QUEUE, CONFIG, REPORT]))
 def test_no_json_makes_it_fail(data: object, path: str) -> None:
     course = Course(root="/nowhere", slug="c")
@@ -135,6 +137,7 @@ def test_no_json_makes_it_fail(data: object, path: str) -> None:
     assert seen is None or seen.at == 1
 
 
+@settings(database=None, deadline=None)
 @given(st.binary(), st.sampled_from([QUEUE, CONFIG, REPORT]))
 def test_no_bytes_make_it_fail(content: bytes, path: str) -> None:
     seen = parse_learnpack_file(Course(root="/nowhere", slug="c"), path, content, 1)
