@@ -29,6 +29,7 @@ from .core.observations import (
     AgentStarted,
     AgentStopped,
     ClockJumped,
+    CourseGone,
     CourseRead,
     EventsLost,
     FileChanged,
@@ -122,6 +123,7 @@ class Agent:
             from .trace import TraceWriter
 
             self._trace = TraceWriter(record, self._settings, self._inference.snapshot())
+        self._is_gone = False
         self._processes_listed = False
         self._processes_checked_at = 0
         self._dropped: tuple[int, int] | None = None  # how many events, since when
@@ -231,6 +233,8 @@ class Agent:
         if self._trace is not None:
             self._trace.observation(seen)
         match seen:
+            case CourseGone():
+                self._is_gone = True
             case FileChanged():
                 self._maybe_doubt_processes(seen.at)
             case ProcessesListed():
@@ -243,7 +247,7 @@ class Agent:
                 log.warning("%s: something was missed: %s", seen.sensor, seen.reason)
                 self._put_status(lost=int(str(self._status["lost"])) + 1, files=self._files_status())
             case CourseRead():
-                self._course = seen.course
+                self._course, self._is_gone = seen.course, False
                 self._processes.set_course(seen.course)
             case _:
                 pass
@@ -349,7 +353,10 @@ class Agent:
         return max(due, held_until)
 
     def _held_until(self) -> int | None:
-        """When the document may be written: 0 for now, None while a LearnPack server writes it itself."""
+        """When the document may be written: 0 for now, None while a LearnPack server writes it itself, or while the
+        course is gone (a clone of it in progress would find a directory that it did not make)."""
+        if self._is_gone:
+            return None
         since = self._inference.learnpack_since
         if since is None:
             return 0

@@ -2,9 +2,9 @@
 
 `exit → durable`: the benchmark starts a short program in the course, as a shell does, and takes the kernel's own
 time of its exit (where the kernel tells: else the moment at which its parent knows).  Then it waits for a write to the
-journal's log, and from there on asks SQLite, over and over, until the record of this run is there for another process.
+journal's log, and from there on asks SQLite every 0.1 ms until the record of this run is there for another process.
 SQLite shows a commit to others only after its sync (`sqlite3WalFrames` in wal.c), so the time after that answer is an
-upper bound: it contains one or two questions of 0.02 ms.  The floor, every other run, in a course that nobody watches:
+upper bound, by 0.15 ms at most.  The floor, every other run, in a course that nobody watches:
 the benchmark itself hears of the exit and at once writes as many bytes, with fdatasync, on the same file system.
 
 `save → observed`: a file is written and closed; the agent writes what it observed to its trace (`run --record`), which
@@ -33,8 +33,10 @@ from .report import Report, percentile
 from .subjects import CannotRun, Subject
 
 _PATIENCE_S = 10.0
-#: So long after a write to the journal's log the journal is asked without a pause, else every 2 ms.
-_SPIN_NS = 3_000_000
+#: So long after a write to the journal's log the journal is asked every 0.1 ms, else every 2 ms.  Without a pause this
+#: program would take a processor away from the agent, and from the kernel's threads that write to the disk.
+_CLOSE_LOOK_NS = 5_000_000
+_STEP_S = 0.00005
 _PERCENTS = (50, 95, 99)
 
 
@@ -67,13 +69,15 @@ def _exits(directory: Path, options: Options) -> Report:
         for number in range(options.repetitions + 3):
             for name, where in (("agent", course), ("floor", elsewhere)):
                 time.sleep(chance.uniform(0.15, 0.45))  # at rest again, and at no fixed beat
-                exit_ns = _run(where / entry(number // 20 % 25), where, processes)
-                if name == "agent":
-                    done_ns, size = watcher.wait()
-                else:
-                    os.write(file, b"x" * size)
-                    os.fdatasync(file)
-                    done_ns = time.monotonic_ns()
+                command = [sys.executable, "-S", entry(number // 20 % 25)]
+                with subprocess.Popen(command, cwd=where, stdout=subprocess.DEVNULL) as child:
+                    exit_ns = _exit_of(child, processes)
+                    if name == "agent":
+                        done_ns, size = watcher.wait()
+                    else:
+                        os.write(file, b"x" * size)
+                        os.fdatasync(file)
+                        done_ns = time.monotonic_ns()
                 if number >= 3:  # the first ones open the step and the session, too
                     took[name].append((done_ns - exit_ns) / 1e6)
     finally:
@@ -89,21 +93,17 @@ def _exits(directory: Path, options: Options) -> Report:
     return report
 
 
-def _run(program: Path, course: Path, processes: kernel.ProcessEvents | None) -> int:
-    """Runs a program to its end; when that was (ns).  Returns as soon as it is heard of."""
-    if processes is not None:
-        sum(1 for _ in processes.take())
-    command = [sys.executable, "-S", str(program.relative_to(course))]
-    with subprocess.Popen(command, cwd=course, stdout=subprocess.DEVNULL) as child:
-        if processes is None:
-            child.wait()
-            return time.monotonic_ns()
-        deadline = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < deadline:
-            kernel.wait_for(processes, seconds=_PATIENCE_S)
-            for event in processes.take():
-                if event.is_exit and event.pid == child.pid:
-                    return event.at_ns
+def _exit_of(child: subprocess.Popen[bytes], processes: kernel.ProcessEvents | None) -> int:
+    """When the program exited (ns); returns as soon as it is heard of."""
+    if processes is None:
+        child.wait()
+        return time.monotonic_ns()
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        kernel.wait_for(processes, seconds=_PATIENCE_S)
+        for event in processes.take():
+            if event.is_exit and event.pid == child.pid:
+                return event.at_ns
     raise CannotRun("the kernel did not tell of an exit within 10 s")
 
 
@@ -117,11 +117,11 @@ class _Recorded:
 
     def wait(self) -> tuple[int, int]:
         """When it was there (ns), and the record's size in bytes."""
-        self._log.take()
-        began = done_ns = time.monotonic_ns()
-        written_ns = 0
+        began = done_ns = written_ns = time.monotonic_ns()
         while done_ns < began + _PATIENCE_S * 1e9:
-            if done_ns > written_ns + _SPIN_NS and kernel.wait_for(self._log, seconds=0.002):
+            if done_ns < written_ns + _CLOSE_LOOK_NS:
+                time.sleep(_STEP_S)
+            elif kernel.wait_for(self._log, seconds=0.002):
                 self._log.take()
                 written_ns = time.monotonic_ns()
             number = self._journal.last_number

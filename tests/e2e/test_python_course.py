@@ -194,7 +194,7 @@ def test_the_document_has_each_run_once_and_decodes_to_the_source(scene: Scene) 
             assert {attempt["event_id"] for attempt in found} == set(events)
             for attempt in found:
                 event = events[attempt["event_id"]]
-                assert base64.b64decode(attempt["source_code"]).decode() == event["source_code"]
+                assert base64.b64decode(attempt["source_code"]).decode() == (event["source_code"] or "")
                 for name in ("exit_code", "started_at", "ended_at"):
                     assert attempt.get(name) == event[name]
 

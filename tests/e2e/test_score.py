@@ -37,6 +37,8 @@ def test_the_truth_itself_is_perfect() -> None:
         ([run(1, event="test"), BOTH[1]], "missed"),
         ([run(1, exit_code=1), BOTH[1]], "wrong"),
         ([run(1, exit_code=None, signal=9), BOTH[1]], "wrong"),
+        ([run(1, exit_code=None), BOTH[1]], "unknown"),
+        ([run(1, source_code=None), BOTH[1]], "unknown"),
         ([run(1, source_code="b"), BOTH[1]], "wrong"),
         ([run(1, origin="terminal"), BOTH[1]], "wrong"),
         ([run(1, ended_at=None), BOTH[1]], "wrong"),
