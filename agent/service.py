@@ -40,9 +40,9 @@ from .core.observations import (
 from .hosting.notify import notify
 from .sensors.clock import now_ms
 from .sensors.course import read_course
-from .sensors.files import FileSensor
-from .sensors.processes import ProcessSensor
-from .sensors.promptness import let_threads_take_turns
+from .sensors.files.sensor import FileSensor
+from .sensors.processes.promptness import let_threads_take_turns
+from .sensors.processes.sensor import ProcessSensor
 from .store.document_file import DocumentError, DocumentFile
 from .store.journal import Journal, JournalCorrupt, JournalError, JournalFull, JournalGone, dumped, open_or_replace
 from .store.lock import Lock

@@ -1,6 +1,6 @@
 """One table per question: how does each language run a file, how does it test one, which tools are no runs.
 
-Looking to add a language?  Add a row to `INTERPRETERS` (or `TEST_TOOLS`) and a line to `tests/core/test_runners.py`.
+Looking to add a language?  Add a row to `INTERPRETERS` (or `TEST_TOOLS`) and a line to `tests/core/test_commands.py`.
 
 The tables are read by `agent.core.commands`, which knows what a command line means in a course.
 """

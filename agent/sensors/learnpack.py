@@ -4,7 +4,7 @@ Promised: no content makes this fail.  LearnPack writes in place and not atomica
 empty or half: what does not parse yields None, and is read again when the file changes again.  LearnPack's own
 telemetry.json is not read here.
 
-What the files mean is in `agent.core.observations`; when they are read is decided in `files.py`.
+What the files mean is in `agent.core.observations`; when they are read is decided in `files/sensor.py`.
 """
 
 from __future__ import annotations

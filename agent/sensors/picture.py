@@ -2,7 +2,7 @@
 
 Rule 1: the tables of names live here, and nothing else decides what is ignored.  `Scope` answers which directories
 are watched and which files in them are looked at; `look` reads one file as it is now.  Who is watching, and what
-follows from a difference, lives in `files.py`.
+follows from a difference, lives in `files/`.
 
 A file's content is remembered as Python's own 64-bit hash of its bytes: it costs no import (hashlib brings OpenSSL,
 3.9 MB), and the picture never leaves this process, for which alone that hash holds.  Files of more than 1 MiB are

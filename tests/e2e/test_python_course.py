@@ -167,8 +167,9 @@ def test_each_action_is_one_event_and_nothing_is_invented(scene: Scene) -> None:
 
 def test_the_order_of_the_opens_is_the_order_of_the_clicks(scene: Scene) -> None:
     clicks = [truth.slug for truth in scene.truth if truth.kind == "open_step"]
-    opens = [event["step_slug"] for event in scene.events if event["event"] == "open_step"]
-    assert [slug for slug in opens if slug in clicks] == clicks
+    opens = iter([event["step_slug"] for event in scene.events if event["event"] == "open_step"])
+    # Each is found behind the one before it; work in another step may open that one in between.
+    assert [slug for slug in clicks if slug not in opens] == []
 
 
 def test_the_session_is_as_long_as_the_server_lives(scene: Scene) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from agent.core.observations import CourseGone, CourseRead, EventsLost, QueueRead
-from agent.sensors import files as files_module
 from agent.sensors.course import CourseError, find_course, read_course
+from agent.sensors.files import sensor as files_module
 from tests.sensors.watching import (
     CREATED,
     DELETED,

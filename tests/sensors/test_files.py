@@ -16,7 +16,7 @@ from agent.core.observations import (
     CourseGone,
     FileChanged,
 )
-from agent.sensors.tree import HOLD_S
+from agent.sensors.files.tree import HOLD_S
 from tests.sensors.watching import (
     CREATED,
     DELETED,

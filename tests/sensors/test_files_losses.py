@@ -14,10 +14,11 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
 from agent.core.observations import CourseRead, EventsLost, FileChanged, Observation, QueueRead
-from agent.sensors import files as files_module
-from agent.sensors.mounts import kind_of, parse_mounts, remote_kind
-from agent.sensors.observer import ObserverSource
-from agent.sensors.watches import Interest, Kind, NoSource, Notice, Source, open_source
+from agent.sensors.files import sensor as files_module
+from agent.sensors.files.mounts import kind_of, parse_mounts, remote_kind
+from agent.sensors.files.observer import ObserverSource
+from agent.sensors.files.sensor import open_source
+from agent.sensors.files.watches import Interest, Kind, NoSource, Notice, Source
 from tests.sensors import namespaces
 from tests.sensors.watching import (
     CREATED,

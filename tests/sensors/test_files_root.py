@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.observations import ConfigRead, CourseGone, CourseRead, FileChanged, QueueRead
-from agent.sensors.files import SETTLE_S
+from agent.sensors.files.sensor import SETTLE_S
 from tests.sensors.watching import (
     MODIFIED,
     Watcher,

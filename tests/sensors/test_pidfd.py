@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from agent.core.observations import FileText, ProcessExecuted, SensorChanged
-from agent.sensors.level import Mailbox, Refused
-from agent.sensors.pidfd import LOOKS, PidfdScan, exit_status
-from agent.sensors.processes import ProcessSensor
-from agent.sensors.procfs import Procfs
-from agent.sensors.tracking import Finder, Tracker
+from agent.sensors.processes.level import Mailbox, Refused
+from agent.sensors.processes.pidfd import LOOKS, PidfdScan, exit_status
+from agent.sensors.processes.procfs import Procfs
+from agent.sensors.processes.sensor import ProcessSensor
+from agent.sensors.processes.tracking import Finder, Tracker
 from tests.sensors.student import PYTHON, Desk, Seen, Student, make_desk, until
 
 
@@ -204,14 +204,14 @@ def test_a_status_that_nobody_tells_stays_unknown(
     desk: Desk, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An older kernel: the pidfd tells nothing, and the parent has reaped before we look.
-    monkeypatch.setattr("agent.sensors.pidfd.exit_status", lambda handle: None)
+    monkeypatch.setattr("agent.sensors.processes.pidfd.exit_status", lambda handle: None)
 
     class Reaped(Procfs):
         def ended(self, pid: int, born: int) -> object:  # type: ignore[override]
             ended = super().ended(pid, born)
             return type(ended)(None) if ended is not None else None
 
-    monkeypatch.setattr("agent.sensors.processes.Procfs", Reaped)
+    monkeypatch.setattr("agent.sensors.processes.sensor.Procfs", Reaped)
     seen = Seen()
     sensor = ProcessSensor(desk.course, seen.put, levels=[PidfdScan])
     sensor.start()

@@ -20,9 +20,9 @@ import pytest
 from agent.core.course import Course
 from agent.core.observations import EventsLost, FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
 from agent.sensors.clock import now_ms
-from agent.sensors.level import Mailbox, Refused
-from agent.sensors.proc_connector import EXEC, EXIT, Connector, open_socket
-from agent.sensors.processes import ProcessSensor
+from agent.sensors.processes.level import Mailbox, Refused
+from agent.sensors.processes.proc_connector import EXEC, EXIT, Connector, open_socket
+from agent.sensors.processes.sensor import ProcessSensor
 from tests.sensors.student import PYTHON, Desk, Seen, Student, make_desk, settle, until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -472,8 +472,8 @@ def test_a_message_that_is_not_the_kernels_is_ignored(desk: Desk, student: Stude
 
 _REFUSAL = """
 import sys
-from agent.sensors.level import Mailbox, Refused
-from agent.sensors.proc_connector import Connector
+from agent.sensors.processes.level import Mailbox, Refused
+from agent.sensors.processes.proc_connector import Connector
 try:
     Connector().open(Mailbox())
 except Refused as refused:

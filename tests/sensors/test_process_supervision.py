@@ -18,13 +18,13 @@ from typing import Any, ClassVar
 import pytest
 
 from agent.core.observations import EventsLost, Observation, ProcessesListed, ProcessExecuted, SensorChanged
-from agent.sensors.level import Failed, Mailbox, Refused
-from agent.sensors.pidfd import PidfdScan
-from agent.sensors.proc_connector import Connector, open_socket
-from agent.sensors.processes import NO_LEVEL, ProcessSensor
-from agent.sensors.procfs import has_procfs
-from agent.sensors.scan import Polling
-from agent.sensors.tracking import Tracker
+from agent.sensors.processes.level import Failed, Mailbox, Refused
+from agent.sensors.processes.pidfd import PidfdScan
+from agent.sensors.processes.proc_connector import Connector, open_socket
+from agent.sensors.processes.procfs import has_procfs
+from agent.sensors.processes.scan import Polling
+from agent.sensors.processes.sensor import NO_LEVEL, ProcessSensor
+from agent.sensors.processes.tracking import Tracker
 from tests.sensors.student import PYTHON, Desk, Seen, Student, make_desk, until
 from tests.sensors.test_pidfd import refusal as no_pidfd
 from tests.sensors.test_proc_connector import refusal as no_connector
@@ -340,7 +340,7 @@ def test_the_preferred_level_is_tried_first(desk: Desk) -> None:
 _IN_CONTAINER = """
 import sys, time
 from pathlib import Path
-from agent.sensors.processes import ProcessSensor
+from agent.sensors.processes.sensor import ProcessSensor
 from tests.sensors.student import PYTHON, Seen, Student, make_desk
 desk = make_desk(Path(sys.argv[1]), {"01": {"app.py": "import sys, time; time.sleep(.5); sys.exit(3)"}})
 seen = Seen()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.sensors.promptness import ask_for_short_slices, let_threads_take_turns
+from agent.sensors.processes.promptness import ask_for_short_slices, let_threads_take_turns
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from agent.core.observations import FileText, ProcessExecuted, ProcessExited
-from agent.sensors.level import Mailbox
-from agent.sensors.processes import ProcessSensor
-from agent.sensors.procfs import Procfs, has_procfs
-from agent.sensors.scan import KqueueWaiter, PlainWaiter, Polling, Psutil
-from agent.sensors.tracking import Finder, Reader, Tracker
+from agent.sensors.processes.level import Mailbox
+from agent.sensors.processes.procfs import Procfs, has_procfs
+from agent.sensors.processes.scan import KqueueWaiter, PlainWaiter, Polling, Psutil
+from agent.sensors.processes.sensor import ProcessSensor
+from agent.sensors.processes.tracking import Finder, Reader, Tracker
 from tests.sensors.student import PYTHON, Desk, Seen, Student, make_desk, until
 
 STEPS = {

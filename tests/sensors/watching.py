@@ -13,8 +13,8 @@ from typing import TypeVar
 from agent.core.course import Course
 from agent.core.observations import Change, CourseGone, CourseRead, EventsLost, FileChanged, Observation
 from agent.sensors.course import read_course
-from agent.sensors.files import FileSensor
-from agent.sensors.watches import Source, open_source
+from agent.sensors.files.sensor import FileSensor, open_source
+from agent.sensors.files.watches import Source
 
 CREATED, MODIFIED, DELETED = Change.CREATED, Change.MODIFIED, Change.DELETED
 

@@ -22,22 +22,23 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from ..core.course import Course, printable
-from ..core.observations import Change, CourseGone, CourseRead, EventsLost, FileChanged, Observation, ResetCopyAppeared
-from .clock import now_ms
-from .course import CourseError, read_course
-from .learnpack import parse_learnpack_file
+from ...core.course import Course, printable
+from ...core.observations import Change, CourseGone, CourseRead, EventsLost, FileChanged, Observation, ResetCopyAppeared
+from ..clock import now_ms
+from ..course import CourseError, read_course
+from ..learnpack import parse_learnpack_file
+from ..picture import Look, Scope, is_course_file, joined, one_line, parent_of
 from .mounts import Mount, mounts_within, read_mounts, remote_kind
-from .picture import Look, Scope, is_course_file, joined, one_line, parent_of
 from .root import concerns_root, identity_of, watch_above, why_gone
 from .tree import RootLostError, Tree
-from .watches import Kind, NoSource, Notice, Source, open_source
+from .watches import Kind, NoSource, Notice, Source
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +78,20 @@ class FilesHealth:
     files: int
     losses: int
     skipped: tuple[tuple[str, str], ...] = ()
+
+
+def open_source(root: str) -> Source:
+    """The best source of this system, imported only now: watchdog costs 7 MB.
+
+    Raises OSError where it can't be had now: EMFILE, ENFILE, ENOMEM.
+    """
+    if sys.platform == "linux":
+        from .inotify import InotifySource
+
+        return InotifySource()
+    from .observer import ObserverSource
+
+    return ObserverSource(root)
 
 
 class FileSensor:

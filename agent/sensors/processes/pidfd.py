@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .clock import now_ms
+from ..clock import now_ms
 from .level import PASSING, SELF_TEST_CODE, Failed, Mailbox, Refused, end_child, has_ended, spawn_child
 from .procfs import has_procfs
 from .tracking import Finder, Tracker

@@ -1,18 +1,16 @@
 """Where notices of changes come from: what a source promises, and the source that has none.
 
 A source only says "look there"; it never says what happened.  What that means is decided in `tree.py` and
-`files.py`, which compare the disk with their picture.  So a source may tell too much, but where it may have told too
+`sensor.py`, which compare the disk with their picture.  So a source may tell too much, but where it may have told too
 little it says so (`Kind.LOST`).  Each source is used by one thread, and only `wake` may be called by another.
 
-`inotify.py` is the source on Linux, `observer.py` the one for other systems.  Each is imported when it is opened:
-watchdog costs 7 MB.
+`inotify.py` is the source on Linux, `observer.py` the one for other systems.
 """
 
 from __future__ import annotations
 
 import contextlib
 import queue
-import sys
 from enum import Enum, Flag, auto
 from typing import NamedTuple, Protocol
 
@@ -116,14 +114,3 @@ class NoSource:
 
     def close(self) -> None:
         pass
-
-
-def open_source(root: str) -> Source:
-    """The best source of this system.  Raises OSError where it can't be had now: EMFILE, ENFILE, ENOMEM."""
-    if sys.platform == "linux":
-        from .inotify import InotifySource
-
-        return InotifySource()
-    from .observer import ObserverSource
-
-    return ObserverSource(root)

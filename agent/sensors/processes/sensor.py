@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..core.course import Course
-from ..core.observations import EventsLost, Observation, SensorChanged
-from .clock import now_ms
+from ...core.course import Course
+from ...core.observations import EventsLost, Observation, SensorChanged
+from ..clock import now_ms
 from .level import Failed, Level, Mailbox, Refused
 from .pidfd import PidfdScan
 from .proc_connector import Connector

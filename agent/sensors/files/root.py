@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from .picture import is_below
+from ..picture import is_below
 from .watches import Interest, Kind, Notice, Source
 
 

@@ -26,8 +26,8 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from ..core.observations import EventsLost
-from .clock import ms_of_monotonic_ns, now_ms
+from ...core.observations import EventsLost
+from ..clock import ms_of_monotonic_ns, now_ms
 from .level import PASSING, SELF_TEST_CODE, Failed, Mailbox, Refused, end_child, has_ended, spawn_child
 from .tracking import Tracker
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from ..core.course import Course
+from ...core.course import Course
 from .tracking import Tracker
 
 #: The exit code of the self-test's child.  An unusual one, so that a foreign event can't be taken for it.

@@ -8,7 +8,7 @@ another content is a change.  So notices may come twice, late or in any order, a
   and was not closed (a hard link, a file made whole and then given its name).
 - A directory that can't be watched or listed is a `Trouble`, never skipped in silence.
 
-Who waits for notices, when what is done, and what becomes of a change: `files.py`.  One thread at a time.
+Who waits for notices, when what is done, and what becomes of a change: `sensor.py`.  One thread at a time.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ..core.observations import Change
-from .clock import now_ms
-from .picture import (
+from ...core.observations import Change
+from ..clock import now_ms
+from ..picture import (
     CONTENT_LIMIT,
     ENVIRONMENT_MARK,
     LEARNPACK_LIMIT,

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ..core.commands import compile_run_copy, files_to_read, is_relevant, maybe_elsewhere
-from ..core.course import Course, is_source_file
-from ..core.observations import CourseRead, FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
-from .clock import now_ms
+from ...core.commands import compile_run_copy, files_to_read, is_relevant, maybe_elsewhere
+from ...core.course import Course, is_source_file
+from ...core.observations import CourseRead, FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
+from ..clock import now_ms
 from .procfs import Ended, Look, Words
 
 #: A student's program is a few KB; nothing larger is worth the memory.

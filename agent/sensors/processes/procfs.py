@@ -20,7 +20,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from .clock import ms_of_monotonic_ns, now_ms
+from ..clock import ms_of_monotonic_ns, now_ms
 
 #: The unit of `born` (field 22 of /proc/PID/stat): 10 ms on every common machine.
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
-from .clock import now_ms
+from ..clock import now_ms
 from .level import Failed, Mailbox, Refused
 from .procfs import Ended, Look, Words
 from .tracking import Finder, Tracker
