@@ -478,6 +478,19 @@ def maybe_elsewhere(course: Course, argv: Sequence[str]) -> Iterator[str]:
             yield word
 
 
+def unknown_step(course: Course, argv: Sequence[str], cwd: str | None) -> str | None:
+    """The directory (relative to the root) of a step that is not in the course's picture yet, if this command works
+    in one: the student, or `git pull`, made it a moment ago."""
+    for operand in (".", *argv[1:6]):
+        path = course.resolve(operand, cwd) if not operand.startswith("-") else None
+        if path is None or course.exercises in (".", "") or not path.startswith(course.exercises + "/"):
+            continue
+        name = path[len(course.exercises) + 1 :].split("/")[0]
+        if not name.startswith((".", "_")) and course.step_of(f"{course.exercises}/{name}") is None:
+            return f"{course.exercises}/{name}"
+    return None
+
+
 def entry_of(course: Course, step: Step) -> str | None:
     """The file that LearnPack would record as the step's source: in the step, or in the root (incremental)."""
     if step.entry is not None or not course.at_root:

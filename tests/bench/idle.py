@@ -23,6 +23,8 @@ from .subjects import CannotRun, Subject
 
 #: The agent writes its document 0.3 s after it is ready; everybody is at rest well before this.
 _SETTLE_S = 2.0
+#: Before the seconds that count: V8 collects its garbage some 8 s after the last work.
+_REST_S = 12.0
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ def _together(present: list[Subject], found: dict[str, _Found], seconds: float) 
     try:
         for subject in present:
             subject.start()
-        time.sleep(_SETTLE_S)
+        time.sleep(_REST_S)
         if events is not None:
             sum(1 for _ in events.take())
         before = {subject.name: kernel.effort(subject.pid) for subject in present}

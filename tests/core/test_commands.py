@@ -13,6 +13,7 @@ from agent.core.commands import (
     is_server,
     purpose_of,
     rewrites_files,
+    unknown_step,
 )
 from agent.core.course import Course
 
@@ -282,6 +283,14 @@ def test_only_processes_that_touch_the_course_are_relevant() -> None:
     assert is_relevant(COURSE, ["python"], "/home", "/c/exercises/01-hello/app.py")
     assert not is_relevant(COURSE, ["python", "app.py"], "/home", None)
     assert not is_relevant(COURSE, ["python", "app.py"], "/cc", None)
+
+
+def test_a_command_in_a_step_that_nobody_knows_yet_names_its_directory() -> None:
+    assert unknown_step(COURSE, ["python", "exercises/99-new/app.py"], "/c") == "exercises/99-new"
+    assert unknown_step(COURSE, ["python", "-u", "app.py"], "/c/exercises/99-new/src") == "exercises/99-new"
+    assert unknown_step(COURSE, ["python", APP], "/c") is None
+    assert unknown_step(COURSE, ["python", "exercises/.hidden/app.py"], "/c") is None
+    assert unknown_step(COURSE, ["python", "/elsewhere/app.py"], "/c") is None
 
 
 def test_a_copy_of_compile_run_is_recognised_by_its_place() -> None:

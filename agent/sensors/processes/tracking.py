@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ...core.commands import compile_run_copy, files_to_read, is_relevant, maybe_elsewhere
+from ...core.commands import compile_run_copy, files_to_read, is_relevant, maybe_elsewhere, unknown_step
 from ...core.course import Course, is_source_file
 from ...core.observations import CourseRead, FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
 from ..clock import now_ms
+from ..course import CourseError, read_course
 from .procfs import Ended, Look, Words
 
 #: A student's program is a few KB; nothing larger is worth the memory.
@@ -74,6 +75,7 @@ class Tracker:
         self.put = put
         self.reader = reader
         self.tracked: dict[int, Tracked] = {}
+        self._unknown: set[str] = set()
         self._me = os.getpid()
 
     def executed(self, pid: int, at: int) -> None:
@@ -180,7 +182,24 @@ class Tracker:
             self.survey()
 
     def _is_relevant(self, words: Words) -> bool:
-        return self._learn_alias(words.argv) or is_relevant(self.course, words.argv, words.cwd, words.stdin)
+        if self._learn_alias(words.argv):
+            return True
+        if not is_relevant(self.course, words.argv, words.cwd, words.stdin):
+            return False
+        self._learn_step(words)
+        return True
+
+    def _learn_step(self, words: Words) -> None:
+        """A command in a step that the course's picture doesn't have: look whether there is one by now.  (The file
+        sensor notices it too, but takes its time: measured, a run 20 ms after the `mkdir` came first.)"""
+        place = unknown_step(self.course, words.argv, words.cwd)
+        if place is None or place in self._unknown or not os.path.isdir(posixpath.join(self.course.root, place)):
+            return
+        self._unknown.add(place)  # asked once: what is no step now is none for LearnPack either
+        with contextlib.suppress(CourseError):
+            course = read_course(self.course.root)
+            self.course = replace(course, aliases=self.course.aliases)
+            self.put(CourseRead(now_ms(), self.course))
 
     def _learn_alias(self, argv: tuple[str, ...]) -> bool:
         """Whether a command names the course by another path, through a symbolic link.  That name is then known, and
