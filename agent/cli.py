@@ -7,6 +7,7 @@ course, 77 permission, 78 configuration (also: no such course, a broken learn.js
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -111,25 +112,46 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal of another encoding can't show becomes an escape.  (JSON is written as bytes, always UTF-8.)
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code: int = arguments.function(arguments)
-        sys.stdout.flush()
+        return _call(_parser().parse_args(argv))
     except ConfigError as error:
         return _say(CONFIGURATION, str(error))
     except _Failed as error:
         return _say(error.code, str(error))
     except BrokenPipeError:
-        # Whoever read our output went away (`| head`): no failure, and nothing more to print at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output went away (`| head`): no failure.
+        _drop_unwritable_output()
         return 0
     except KeyboardInterrupt:
         return 130
     except PermissionError as error:
         return _say(PERMISSION, f"{error.filename or 'permission'}: {error.strerror}")
     except OSError as error:
+        _drop_unwritable_output()
         return _say(CANNOT_CREATE, f"{error.filename or 'error'}: {error.strerror or error}")
+
+
+def _call(arguments: argparse.Namespace) -> int:
+    """The command; a journal that can't be read is an error of one line, whatever the command."""
+    from .store.journal import JournalError
+
+    try:
+        code: int = arguments.function(arguments)
+        sys.stdout.flush()
+    except JournalError as error:
+        raise _Failed(FAILURE, str(error)) from None
     return code
+
+
+def _drop_unwritable_output() -> None:
+    """What stdout does not take now is not tried again at the interpreter's end, which would print a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(code: int, line: str) -> int:
@@ -214,10 +236,16 @@ def _log_to_stderr(level: str) -> None:
                 return line
             return f"<{next(number for level, number in self.priorities if record.levelno >= level)}>{line}"
 
-    under_systemd = "JOURNAL_STREAM" in os.environ
+    under_systemd = _is_journal_of_systemd(sys.stderr.fileno())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Format("%(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def _is_journal_of_systemd(descriptor: int) -> bool:
+    """$JOURNAL_STREAM is inherited by everything that a service starts; it names the device and inode of its stream."""
+    status = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -227,36 +255,47 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from .store.journal import dumped
     from .views import status_lines, status_of
 
     course, journal, directory = _recorded(arguments)
     with journal:
         status = status_of(course, journal, directory)
     if arguments.json:
-        print(_json(status).decode())
+        _print_json(dumped(status))
     else:
         print("\n".join(map(_one_line, status_lines(status))))
     return 0
 
 
 def _events(arguments: argparse.Namespace) -> int:
-    from .views import event_line
+    from .views import PublicLines, event_line
 
     _, journal, _ = _recorded(arguments)
     with journal:
-        for record in _followed(journal) if arguments.follow else journal.records():
-            line = _public(record).decode() if arguments.json else _one_line(event_line(record))
-            print(line, flush=arguments.follow)
+        lines = PublicLines(journal)
+        read = _followed if arguments.follow else _all
+        for record in read(journal, with_texts=arguments.json):
+            if arguments.json:
+                _print_json(lines.line(record))
+            else:
+                print(_one_line(event_line(record)))
+            if arguments.follow:
+                sys.stdout.flush()
     return 0
 
 
-def _followed(journal: Journal) -> Iterator[Record]:
+def _all(journal: Journal, *, with_texts: bool) -> Iterator[Record]:
+    return journal.records(with_texts=with_texts)
+
+
+def _followed(journal: Journal, *, with_texts: bool) -> Iterator[Record]:
     """All records, and then those to come, for ever."""
     import time
 
     last = 0
     while True:
-        for record in journal.records(after=last):
+        for record in journal.records(after=last, with_texts=with_texts):
             last = record.number
             yield record
         time.sleep(0.25)
@@ -267,7 +306,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     course, journal, _ = _recorded(arguments)
     with journal:
-        for record in journal.records():
+        for record in journal.records(with_texts=False):
             if arguments.event in (record.id, str(record.number)):
                 print("\n".join(map(_one_line, explanation(record))))
                 return 0
@@ -275,39 +314,34 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from .views import write_private
+    from .views import PublicLines, is_open_as, write_private
 
     _, journal, _ = _recorded(arguments)
     with journal:
-        lines = (_public(record) + b"\n" for record in journal.records())
-        if arguments.output:
-            write_private(arguments.output, lines)
+        public_lines = PublicLines(journal)
+        lines = (public_lines.line(record) for record in journal.records())
+        if arguments.output and not is_open_as(arguments.output, sys.stdout.fileno()):
+            write_private(arguments.output, (line + b"\n" for line in lines))
         else:
             for line in lines:
-                sys.stdout.buffer.write(line)
+                _print_json(line)
     return 0
 
 
 def _replay(arguments: argparse.Namespace) -> int:
     from .core.export import public
+    from .store.journal import dumped
     from .trace import TraceError, replay
 
     course = _course(arguments.course) if arguments.course else None
     try:
         for number, event in enumerate(replay(arguments.trace, course), start=1):
-            print(_json(public(number, f"replay-{number}", event)).decode())
+            _print_json(dumped(public(number, f"replay-{number}", event)))
     except TraceError as error:
         raise _Failed(FAILURE, str(error)) from None
     return 0
 
 
-def _public(record: Record) -> bytes:
-    from .core.export import public
-
-    return _json(public(record.number, record.id, record.event))
-
-
-def _json(plain: object) -> bytes:
-    import orjson
-
-    return orjson.dumps(plain)
+def _print_json(line: bytes) -> None:
+    """JSON is UTF-8, whatever the terminal's encoding: other programs read it."""
+    sys.stdout.buffer.write(line + b"\n")

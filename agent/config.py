@@ -18,6 +18,8 @@ from .core.course import printable
 SYSTEM_FILE = "/etc/learnpack-agent/config.toml"
 PROCESS_SENSORS = ("auto", "connector", "pidfd", "polling")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+#: A year; and more than any receiver takes.  Beyond, times would no longer fit into what they are stored in.
+AT_MOST = {"session_silence_minutes": 365 * 24 * 60, "document_max_mb": 4096}
 
 
 class ConfigError(Exception):
@@ -99,6 +101,8 @@ def _checked(found: Mapping[str, object], origin: str) -> dict[str, Any]:
             raise ConfigError(f"{origin}: {key} must be {'a whole number' if expected is int else 'a text'}")
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"{origin}: {key} must be at least 1")
+        if isinstance(value, int) and value > AT_MOST[key]:
+            raise ConfigError(f"{origin}: {key} must be at most {AT_MOST[key]}")
     for key, allowed in (("process_sensor", PROCESS_SENSORS), ("log_level", LOG_LEVELS)):
         if key in found and found[key] not in allowed:
             raise ConfigError(f"{origin}: {key} must be one of {', '.join(allowed)}")

@@ -4,31 +4,38 @@ Everything is real but the web UI: the course lies in a temporary directory, the
 the student's programs and tests are processes.  LearnPack's part is played on disk, as the real one leaves it
 (`.learn/config.json`, `.learn/vscode_queue.json`).  Each act says what must be concluded from it; anything else,
 more or less is a failure, and the exit code says so.
+
+It ends in under 20 s whatever the agent does: start and acts share LIMIT_S, and an agent that does not end is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .config import course_key
 from .core.events import Compile, Event, Gap, SessionEnd, SessionStart, Test
 from .sensors.course import read_course
-from .store.journal import Journal, Record
+from .store.journal import Journal, JournalError, Record
 from .views import event_words, progress_lines, status_of
 
 #: What an act must lead to: event, step, exit code.
 Expected = tuple[str, str | None, int | None]
 
+#: For one conclusion; for the agent's start and all acts; for the agent's end.
 WAIT_S = 4.0
+LIMIT_S = 14.0
+END_S = 3.0
+#: So long nothing else may come where nothing more is expected.
+QUIET_S = 0.3
 
 _FILES = {
     "learn.json": '{"slug": "demo-course", "title": "Demo"}\n',
@@ -61,8 +68,9 @@ class Act:
 class _Stage:
     """The course on disk, LearnPack's part of it, and the student's hands."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, end: float) -> None:
         self.course = os.path.join(directory, "course")
+        self._end = end
         self._queue: list[dict[str, object]] = []
         for path, text in _FILES.items():
             self.save(path, text)
@@ -83,13 +91,15 @@ class _Stage:
 
     def python(self, *arguments: str) -> None:
         """A command of the student's terminal, to its end."""
-        subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.course,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the missing conclusion says it
+            subprocess.run(
+                [sys.executable, *arguments],
+                cwd=self.course,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                timeout=max(0.1, self._end - time.monotonic()),
+            )
 
 
 def _acts(stage: _Stage) -> list[Act]:
@@ -135,29 +145,31 @@ def demo() -> int:
 
 
 def _play(directory: str) -> int:
-    stage = _Stage(directory)
+    end = time.monotonic() + LIMIT_S
+    stage = _Stage(directory, end)
     state = os.path.join(directory, "state")
+    key = os.path.join(state, course_key(stage.course))
     log = os.path.join(directory, "log")
     with open(log, "wb") as stderr:
         agent = subprocess.Popen(
-            [sys.executable, "-m", __package__, "run", stage.course, "--state-dir", state], stderr=stderr
+            [sys.executable, "-P", "-m", __package__, "run", stage.course, "--state-dir", state, "--log-level", "info"],
+            stdin=subprocess.DEVNULL,
+            stderr=stderr,
+            env=_environment(os.environ, directory),
         )
-    wrong: list[str] = []
     try:
-        if not _until(lambda: " ready" in _text(log) or agent.poll() is not None) or agent.poll() is not None:
+        if not _until(lambda: _is_ready(key) or agent.poll() is not None, end) or agent.poll() is not None:
             print(f"the agent did not start:\n{_text(log)}")
             return 1
         print(f"a course in {stage.course}, and the agent (process {agent.pid}) watching it\n")
-        key = os.path.join(state, course_key(stage.course))
         with Journal.open(key, create=False, read_only=True) as journal:
-            wrong = _perform(_acts(stage), journal)
+            wrong = _perform(_acts(stage), journal, end)
             print("\nwhat the agent knows of the student now:")
             status = status_of(read_course(stage.course), journal, key)
             print("\n".join(progress_lines(status["steps"], status["current_step"])))
-            print(f"processes were seen by {status['agent']['processes']['level']}")
+            print(f"processes were seen by {status['agent'].get('processes', {}).get('level', 'nothing')}")
     finally:
-        agent.send_signal(signal.SIGTERM)
-        agent.wait(timeout=10)
+        _end(agent)
     if wrong:
         print("\nthe agent was wrong:\n  " + "\n  ".join(wrong))
         return 1
@@ -165,15 +177,54 @@ def _play(directory: str) -> int:
     return 0
 
 
-def _perform(acts: list[Act], journal: Journal) -> list[str]:
-    """Play each act and compare; returns what was wrong, in words."""
+def _environment(ours: Mapping[str, str], directory: str) -> dict[str, str]:
+    """What the agent is started with: nothing of the user's own agent, its settings or its service manager.
+
+    The package is found where this one was, whatever directory the user is in (-P and PYTHONPATH).
+    """
+    foreign = ("JOURNAL_STREAM", "NOTIFY_SOCKET", "STATE_DIRECTORY")
+    environment = {
+        name: value for name, value in ours.items() if name not in foreign and not name.startswith("LEARNPACK_AGENT_")
+    }
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    path = [here, *filter(None, [ours.get("PYTHONPATH")])]
+    return environment | {"XDG_CONFIG_HOME": os.path.join(directory, "config"), "PYTHONPATH": os.pathsep.join(path)}
+
+
+def _is_ready(key: str) -> bool:
+    """Whether the agent has said so, in its journal."""
+    try:
+        with Journal.open(key, create=False, read_only=True) as journal:
+            return "ready_at" in (journal.fact("status") or {})
+    except JournalError:  # not there yet
+        return False
+
+
+def _end(agent: subprocess.Popen[bytes]) -> None:
+    """The agent ends, of itself or not."""
+    agent.terminate()
+    try:
+        agent.wait(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        print("the agent did not end and is killed")
+    finally:
+        if agent.poll() is None:
+            agent.kill()
+            agent.wait()
+
+
+def _perform(acts: list[Act], journal: Journal, end: float) -> list[str]:
+    """Play each act and compare, until `end` (time.monotonic); returns what was wrong, in words."""
     wrong: list[str] = []
     last = 0
     for act in acts:
+        if time.monotonic() > end:
+            wrong.append(f"{act.words}: not played, the time was over")
+            continue
         print(f"* {act.words}")
         before = time.time()
         act.do()
-        found = _records(journal, last, len(act.expected))
+        found = _records(journal, last, len(act.expected), end)
         for record in found:
             last = record.number
             late = max(0, int((time.time() - before) * 1000))
@@ -181,10 +232,12 @@ def _perform(acts: list[Act], journal: Journal) -> list[str]:
         told = [_told(record.event) for record in found]
         if told != list(act.expected):
             wrong.append(f"{act.words}: expected {list(act.expected)}, concluded {told}")
+    if more := [_told(record.event) for record in _records(journal, last, 0, end)]:
+        wrong.append(f"after all that: expected nothing, concluded {more}")
     return wrong
 
 
-def _records(journal: Journal, after: int, count: int) -> list[Record]:
+def _records(journal: Journal, after: int, count: int, end: float) -> list[Record]:
     """The records after this number, as soon as there are `count`; where none is expected, those that come anyway."""
     found: list[Record] = []
 
@@ -192,7 +245,7 @@ def _records(journal: Journal, after: int, count: int) -> list[Record]:
         found.extend(journal.records(after=found[-1].number if found else after))
         return len(found) >= count > 0
 
-    _until(enough, seconds=WAIT_S if count else 0.3)
+    _until(enough, min(end, time.monotonic() + (WAIT_S if count else QUIET_S)))
     return found
 
 
@@ -206,8 +259,8 @@ def _told(event: Event) -> Expected:
             return event.name, event.step.slug, None
 
 
-def _until(condition: Callable[[], bool], seconds: float = WAIT_S) -> bool:
-    end = time.monotonic() + seconds
+def _until(condition: Callable[[], bool], end: float) -> bool:
+    """Whether the condition was met before `end` (time.monotonic)."""
     while not condition():
         if time.monotonic() > end:
             return False

@@ -44,7 +44,7 @@ from .sensors.files.sensor import FileSensor
 from .sensors.processes.promptness import let_threads_take_turns
 from .sensors.processes.sensor import ProcessSensor
 from .store.document_file import DocumentError, DocumentFile
-from .store.journal import Journal, JournalCorrupt, JournalError, JournalFull, JournalGone, dumped, open_or_replace
+from .store.journal import Journal, JournalCorrupt, JournalError, JournalGone, dumped, open_or_replace
 from .store.lock import Lock
 
 log = logging.getLogger("learnpack-agent")
@@ -58,6 +58,9 @@ SERVER_SILENCE_MS = 10_000
 #: A full disk is tried again after this time; so many events wait in memory meanwhile.
 FULL_RETRY_MS = 2_000
 DOCUMENT_RETRY_MS = 20_000
+DOCUMENT_RETRY_LONGEST_MS = 1_200_000
+#: So many observations at most become one journal transaction.
+BURST = 512
 WAITING_EVENTS = 20_000
 #: The wall clock may drift this much against the monotonic one (NTP slews at 0.5 ms/s) before it "jumped".
 CLOCK_JUMP_MS = 2_000
@@ -78,14 +81,11 @@ def run(root: str, config: Config, record: str | None = None) -> None:
     course = read_course(root)
     directory = course_state_dir(config, course.root)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    lock = Lock.acquire(directory)
-    try:
-        agent = Agent(course, config, directory, record)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    agent = Agent(course, config, directory, record)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, lambda *_: agent.stop())
-        agent.run()
-    finally:
-        lock.release()
+    agent.run()
 
 
 @dataclass(slots=True)
@@ -108,6 +108,8 @@ class Agent:
     def __init__(self, course: Course, config: Config, directory: str, record: str | None) -> None:
         self._course = course
         self._directory = directory
+        self._lock = Lock.acquire(directory)
+        self._stopping = False
         self._waiting: list[Event] = []  # concluded, not yet durable
         self._journal = self._open_journal()
         self._document = DocumentFile(course.root, self._journal, limit=config.document_max_mb << 20)
@@ -124,12 +126,14 @@ class Agent:
 
             self._trace = TraceWriter(record, self._settings, self._inference.snapshot())
         self._is_gone = False
+        self._learnpack_writes = False
         self._processes_listed = False
         self._processes_checked_at = 0
         self._dropped: tuple[int, int] | None = None  # how many events, since when
         self._journal_retry_at: int | None = None
         self._document_due: int | None = None
         self._document_next = 0  # not before (duty)
+        self._document_retry_ms = DOCUMENT_RETRY_MS
         self._journal_trouble, self._document_trouble = _Trouble(), _Trouble()
         self._clock_offset = _clock_offset()
         self._status: dict[str, object] = {"pid": os.getpid(), "started_at": now_ms(), "lost": 0}
@@ -155,16 +159,25 @@ class Agent:
             return Inference(self._settings)
 
     def stop(self) -> None:
+        self._stopping = True
         self._queue.put(_Stop)
 
     def run(self) -> None:
         let_threads_take_turns()
+        try:
+            self._begin()
+            while not self._stopping:
+                self._wait()
+        finally:
+            self._close()
+
+    def _begin(self) -> None:
         self._handle(AgentStarted(now_ms()))
         self._handle(CourseRead(now_ms(), self._course))
         self._processes.start()
         self._take_until_listed()
         self._files.start()
-        self._take_all()
+        self._take_all(BURST)
         self._flush()
         self._document_due = now_ms() + DOCUMENT_DELAY_MS
         self._put_status(ready_at=now_ms(), files=self._files_status())
@@ -175,16 +188,11 @@ class Agent:
             self._processes.level,
         )
         notify(READY="1", STATUS=f"watching {len(self._course.steps)} steps; processes: {self._processes.level}")
-        try:
-            while self._wait():
-                pass
-        finally:
-            self._close()
 
     def _take_until_listed(self) -> None:
         """What runs already must be known before the files are read: is that queue a living server's?"""
         end = time.monotonic() + PROCESSES_PATIENCE_S
-        while self._processes_listed is False and (left := end - time.monotonic()) > 0:
+        while not self._processes_listed and not self._stopping and (left := end - time.monotonic()) > 0:
             try:
                 self._take(self._queue.get(timeout=left))
             except queue.Empty:
@@ -192,38 +200,32 @@ class Agent:
 
     # --- the loop ---
 
-    def _wait(self) -> bool:
-        """Wait for the next observation or deadline and handle it; False when it is time to stop."""
+    def _wait(self) -> None:
+        """Wait for the next observation or deadline and handle it."""
         deadline = self._next_deadline()
         timeout = None if deadline is None else max(0.0, (deadline - now_ms()) / 1000)
         try:
             first = self._queue.get(timeout=timeout)
         except queue.Empty:
             self._note_clock()
-            self._deadlines(now_ms())
-            return True
-        self._note_clock()
-        going = self._take(first) and self._take_all()
-        self._flush()
+        else:
+            self._note_clock()
+            self._take(first)
+            self._take_all(BURST)
+            self._flush()
         self._deadlines(now_ms())
-        return going
 
-    def _take(self, item: object) -> bool:
-        if item is _Stop:
-            return False
-        self._handle(item)  # type: ignore[arg-type]  # only sensors put anything else, and only observations
-        return True
+    def _take(self, item: object) -> None:
+        if item is not _Stop:
+            self._handle(item)  # type: ignore[arg-type]  # only sensors put anything else, and only observations
 
-    def _take_all(self) -> bool:
-        """All that is there already: one journal transaction for a burst."""
-        for _ in range(512):
+    def _take_all(self, at_most: int) -> None:
+        """What is there already: one journal transaction for a burst."""
+        for _ in range(at_most):
             try:
-                item = self._queue.get_nowait()
+                self._take(self._queue.get_nowait())
             except queue.Empty:
                 break
-            if not self._take(item):
-                return False
-        return True
 
     def _handle(self, seen: Observation) -> None:
         if isinstance(seen, CourseRead):
@@ -305,7 +307,7 @@ class Agent:
         state = dumped(to_plain(self._inference.snapshot()))
         try:
             self._write_journal(state)
-        except JournalFull as error:
+        except JournalError as error:
             self._journal_retry_at = now_ms() + FULL_RETRY_MS
             self._journal_trouble.set(f"the journal takes nothing, events wait in memory: {error}")
             return
@@ -331,9 +333,15 @@ class Agent:
             # Deleted or destroyed under our feet: begin another, with everything that still waits.
             log.error("%s", error)
             self._journal.close()
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            if isinstance(error, JournalGone):
+                self._lock.release()
+                self._lock = Lock.acquire(self._directory)
+                now = now_ms()
+                self._waiting.append(Gap(now, now, "the journal was deleted", (Evidence(0, now, str(error)),)))
             self._journal = self._document.journal = self._open_journal()
             self._journal.append(self._waiting, state)
-            self._waiting, self._dropped = [], None
+            self._waiting = []
 
     def _put_status(self, **facts: object) -> None:
         """What `status` tells about the running agent; written when it changes."""
@@ -359,9 +367,13 @@ class Agent:
             return None
         since = self._inference.learnpack_since
         if since is None:
+            self._learnpack_writes = False
             return 0
+        if self._learnpack_writes:
+            return None
         try:
             if self._document.foreign_since(since):
+                self._learnpack_writes = True
                 return None
         except JournalError:
             return None  # not sure whose it is: not touched, and _flush says what is wrong with the journal
@@ -374,9 +386,10 @@ class Agent:
         except (DocumentError, JournalError) as error:
             if self._document_trouble.set(f"telemetry.json is not written: {error}"):
                 self._put_status(document=str(error))
-            self._document_next = now_ms() + DOCUMENT_RETRY_MS
-            self._document_due = self._document_next if isinstance(error, JournalFull) else None
+            self._document_due = self._document_next = now_ms() + self._document_retry_ms
+            self._document_retry_ms = min(2 * self._document_retry_ms, DOCUMENT_RETRY_LONGEST_MS)
             return
+        self._document_retry_ms = DOCUMENT_RETRY_MS
         if written.problem is not None:
             kept = f", a copy is in {written.aside}" if written.aside else ""
             log.warning("telemetry.json could not be read (%s)%s", written.problem, kept)
@@ -404,20 +417,23 @@ class Agent:
         self._files.watch_opens(self._processes.wants_opens)
 
     def _close(self) -> None:
+        """Finish open work: whatever fails, the rest is still tried."""
         notify(STOPPING="1")
         self._files.stop()
         self._processes.stop()
-        self._take_all()
+        self._take_all(self._queue.qsize() + BURST)
         self._handle(AgentStopped(now_ms()))
         self._flush()
-        if self._held_until() is not None:
+        if self._waiting:
+            log.error("%d events could not be written: the journal takes nothing", len(self._waiting))
+        held_until = self._held_until()
+        if held_until is not None and held_until <= now_ms():
             self._write_document()
         self._put_status(stopped_at=now_ms())
-        if self._waiting:
-            log.error("%d events could not be written: the journal has no room", len(self._waiting))
         if self._trace is not None:
             self._trace.close()
         self._journal.close()
+        self._lock.release()
         log.info("stopped")
 
 

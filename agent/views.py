@@ -6,6 +6,7 @@ Only reading: a journal that the agent writes at this moment can be shown.  Time
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,8 +26,10 @@ from .core.events import (
     SessionStart,
     Test,
 )
+from .core.export import public
 from .core.inference import Snapshot
-from .store.journal import Journal, Record
+from .store.adoption import row, same_runs
+from .store.journal import Journal, Record, dumped
 from .store.lock import holder
 
 
@@ -75,9 +78,8 @@ def status_of(course: Course, journal: Journal, directory: str) -> dict[str, Any
     `agent`: what the running (or last) agent said of itself, with `running` and its `pid`; `steps`: progress per
     step; `events`: how many of each; `gaps`: the last ten with their reasons.
     """
-    agent: dict[str, Any] = journal.fact("status") or {}
-    agent["running"] = (pid := holder(directory)) is not None
-    agent["pid"] = pid
+    pid = holder(directory)
+    agent = _agent(journal, pid)
     counts: Counter[str] = Counter()
     steps: dict[str, dict[str, Any]] = {
         step.slug: {"slug": step.slug, "position": step.position, "is_testable": step.is_testable} | _nothing()
@@ -85,7 +87,7 @@ def status_of(course: Course, journal: Journal, directory: str) -> dict[str, Any
     }
     gaps: list[dict[str, Any]] = []
     last: Record | None = None
-    for record in journal.records():
+    for record in journal.records(with_texts=False):
         event, last = record.event, record
         counts[event.name] += 1
         if isinstance(event, Gap):
@@ -107,6 +109,17 @@ def status_of(course: Course, journal: Journal, directory: str) -> dict[str, Any
         "gaps": gaps,
         "steps": list(steps.values()),
     }
+
+
+def _agent(journal: Journal, pid: int | None) -> dict[str, Any]:
+    """What the agent said of itself.  Nothing (but `running` and `pid`) while it starts, or in a journal begun anew."""
+    try:
+        said = journal.fact("status")
+    except ValueError:  # not JSON; the next change writes it anew
+        said = None
+    if not isinstance(said, dict) or (pid and said.get("pid") != pid):  # of a life before this one
+        said = {}
+    return said | {"running": pid is not None, "pid": pid}
 
 
 def _nothing() -> dict[str, Any]:
@@ -141,13 +154,14 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     agent = status["agent"]
     yield f"course    {status['slug']}  ({status['course']})"
     if agent["running"]:
-        yield f"agent     running, process {agent['pid']}, since {clock(agent['started_at'])}"
+        since = f"since {clock(agent['started_at'])}" if agent.get("started_at") else "nothing told yet"
+        yield f"agent     running, process {agent['pid'] or 'unknown'}, {since}"
     else:
         stopped = f", stopped {clock(agent['stopped_at'])}" if agent.get("stopped_at") else ""
         yield f"agent     not running{stopped}"
     for sensor in ("processes", "files"):
         if seen := agent.get(sensor):
-            yield f"{sensor:<9} seen by {seen['level']}; can't see: {seen['blind_to'] or 'nothing'}"
+            yield f"{sensor:<9} seen by {seen.get('level')}; can't see: {seen.get('blind_to') or 'nothing'}"
     if agent.get("document"):
         yield f"document  not written: {agent['document']}"
     session = status["session"]
@@ -168,14 +182,65 @@ def progress_lines(steps: list[dict[str, Any]], current: str | None) -> Iterator
         yield f"  {step['position']:>3}  {step['slug']:<36} {mark:<5} {runs if mark else ''}{here}".rstrip()
 
 
+class PublicLines:
+    """Records as `export` writes them, with LearnPack's own texts of the same run where ours were not captured.
+
+    Which runs LearnPack recorded too is asked once per step and kind, and again for a record that came after that
+    (`events --follow`; what LearnPack writes later than the event is printed is not in its line).
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._same: dict[tuple[str, str], tuple[int, dict[int, int]]] = {}
+
+    def line(self, record: Record) -> bytes:
+        """One JSON object, without a line end."""
+        event = record.event
+        theirs = None
+        if isinstance(event, (Compile, Test)):
+            theirs = self._learnpacks(record.number, event.name, event.step.slug)
+        return dumped(public(record.number, record.id, event, theirs))
+
+    def _learnpacks(self, number: int, kind: str, slug: str) -> dict[str, Any] | None:
+        asked_at, same = self._same.get((kind, slug), (0, {}))
+        if asked_at < number:
+            with self._journal.snapshot():
+                asked_at, same = self._journal.last_number, same_runs(self._journal, kind, slug)
+            self._same[kind, slug] = asked_at, same
+        if number not in same:
+            return None
+        with self._journal.snapshot():
+            return row(self._journal, same[number])
+
+
+def is_open_as(path: str, descriptor: int) -> bool:
+    """Whether the path names what is open already: /dev/stdout, for one."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 def write_private(path: str, lines: Iterator[bytes]) -> None:
-    """Write lines to a new file of mode 0600 that replaces `path` when it is complete."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+    """Write lines to a new file of mode 0600 that replaces `path` when it is complete.
+
+    A symbolic link stays and what it names is replaced; what is no regular file (a FIFO, a device) is written to.
+    """
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        is_file = True
+    if not is_file:
+        with open(path, "wb") as stream:
+            stream.writelines(lines)
+        return
+    target = os.path.realpath(path)
+    temporary = f"{target}.{os.getpid()}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.writelines(lines)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise

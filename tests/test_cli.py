@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import __version__, cli
+from agent import __version__, cli, trace, views
 from agent.config import Config, ConfigError, course_key, course_state_dir, load_config
 from agent.core.events import Compile, Evidence, Gap, OpenStep, Origin, Run, StepName
-from agent.store.journal import Journal
+from agent.store.adoption import adopt, same_runs
+from agent.store.journal import Journal, JournalError
+from agent.store.lock import Lock
+from tests.making import COURSE, a_compile, a_test, attempt, b64, learnpack_document, learnpack_step, session_end
 
 EVIDENCE = (Evidence(7, 1_000, "process 5 executed python app.py"),)
 STEP = StepName("01-hello", 1)
@@ -174,9 +177,9 @@ def test_a_recording_replays_to_the_same_events(
     from agent.sensors.course import read_course
     from agent.trace import TraceWriter
 
-    trace = tmp_path / "trace"
+    recording = tmp_path / "trace"
     inference = Inference()
-    writer = TraceWriter(str(trace), Settings(), inference.snapshot())
+    writer = TraceWriter(str(recording), Settings(), inference.snapshot())
     observations: list[Observation] = [
         AgentStarted(5),
         CourseRead(6, read_course(str(course))),
@@ -192,20 +195,20 @@ def test_a_recording_replays_to_the_same_events(
     events += inference.handle_deadline(deadline)
     writer.close()
 
-    code, out, _ = called(capfd, "replay", trace)
+    code, out, _ = called(capfd, "replay", recording)
     assert code == 0
     assert [json.loads(line)["event"] for line in out.splitlines()] == [event.name for event in events]
-    assert called(capfd, "replay", trace)[1] == out
-    assert trace.stat().st_mode & 0o777 == 0o600
+    assert called(capfd, "replay", recording)[1] == out
+    assert recording.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "not json\n", '{"format": "something else"}\n'])
 def test_a_file_that_is_no_recording_fails_with_one_line(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, content: str
 ) -> None:
-    trace = tmp_path / "trace"
-    trace.write_text(content)
-    code, out, err = called(capfd, "replay", trace)
+    recording = tmp_path / "trace"
+    recording.write_text(content)
+    code, out, err = called(capfd, "replay", recording)
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1
 
@@ -216,6 +219,324 @@ def test_a_reader_that_goes_away_is_no_failure(recorded: Path, state_dir: Path) 
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
+
+
+# --- what is read may be damaged, missing or odd ------------------------------------------------------------------
+
+
+def state_of(course: Path, state_dir: Path) -> str:
+    return course_state_dir(Config(state_dir=str(state_dir)), str(course))
+
+
+def started(*arguments: object, stdout: int = subprocess.PIPE, **more: str) -> subprocess.CompletedProcess[bytes]:
+    """One command as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *map(os.fsencode, map(str, arguments))],
+        cwd=Path(cli.__file__).parent.parent,
+        env={**os.environ, **more},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["events"], ["export", "--format", "jsonl"]])
+def test_a_damaged_record_is_one_line_and_exit_code_1(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path, arguments: list[str]
+) -> None:
+    with Journal.open(state_of(recorded, state_dir), create=False) as journal, journal.transaction():
+        journal.connection.execute("UPDATE records SET body='{' WHERE number=2")
+    code, _, err = called(capfd, *arguments, recorded, "--state-dir", state_dir)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert "record 2" in err
+
+
+def test_a_journal_without_its_tables_is_one_line_and_exit_code_1(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path
+) -> None:
+    with Journal.open(state_of(recorded, state_dir), create=False) as journal:
+        journal.connection.execute("DROP TABLE adopted")
+    code, _, err = called(capfd, "export", recorded, "--format", "jsonl", "--state-dir", state_dir)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("fact", [None, {}, {"processes": {}, "files": {"level": "x"}}, [1], "text"])
+def test_status_of_an_agent_that_told_little_yet(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path, fact: object
+) -> None:
+    directory = state_of(recorded, state_dir)
+    with Journal.open(directory, create=False) as journal:
+        journal.put_fact("status", fact if not isinstance(fact, dict) else {**fact, "pid": os.getpid()})
+    lock = Lock.acquire(directory)
+    try:
+        code, out, _ = called(capfd, "status", recorded, "--state-dir", state_dir)
+    finally:
+        lock.release()
+    assert code == 0
+    assert f"running, process {os.getpid()}, nothing told yet" in out
+
+
+def test_what_an_earlier_agent_told_is_not_taken_for_the_running_ones(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path
+) -> None:
+    directory = state_of(recorded, state_dir)
+    with Journal.open(directory, create=False) as journal:
+        journal.put_fact("status", {"pid": os.getpid() + 1, "started_at": 1, "ready_at": 2, "stopped_at": 3})
+    assert "stopped_at" in json.loads(called(capfd, "status", recorded, "--json", "--state-dir", state_dir)[1])["agent"]
+    lock = Lock.acquire(directory)
+    try:
+        _, out, _ = called(capfd, "status", recorded, "--json", "--state-dir", state_dir)
+    finally:
+        lock.release()
+    assert json.loads(out)["agent"] == {"running": True, "pid": os.getpid()}
+
+
+def test_status_tells_of_a_course_whose_name_is_not_utf8(
+    capfd: pytest.CaptureFixture[str], course: Path, state_dir: Path
+) -> None:
+    odd = course.rename(os.fsdecode(os.fsencode(course) + b"-\xff"))
+    Journal.open(state_of(odd, state_dir), create=True).close()
+    code, out, err = called(capfd, "status", odd, "--json", "--state-dir", state_dir)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["course"].endswith("course-\ufffd")
+
+
+def test_replay_shows_names_that_are_not_utf8(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    odd = OpenStep(3_000, StepName(os.fsdecode(b"02-\xff"), 2), EVIDENCE)
+    monkeypatch.setattr(trace, "replay", lambda path, course: iter([odd]))
+    code, out, err = called(capfd, "replay", tmp_path / "trace")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["step_slug"] == "02-\ufffd"
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "[]", '"deadline"', "{}", '{"deadline": "x"}', '{"observation": 7}', "[" * 9_999]
+)
+def test_a_recording_with_an_odd_line_fails_with_the_lines_number(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, line: str
+) -> None:
+    from agent.core.inference import Inference, Settings
+    from agent.trace import TraceWriter
+
+    recording = tmp_path / "trace"
+    TraceWriter(str(recording), Settings(), Inference().snapshot()).close()
+    with recording.open("a") as stream:
+        stream.write(line + "\n")
+    code, _, err = called(capfd, "replay", recording)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert "line 2:" in err
+
+
+def test_a_terminal_that_cannot_show_a_letter_gets_its_escape_and_json_stays_utf8(
+    recorded: Path, state_dir: Path
+) -> None:
+    with Journal.open(state_of(recorded, state_dir), create=False) as journal:
+        journal.append([OpenStep(3_000, StepName("02-ñandú", 2), EVIDENCE)], None)
+    for command in ("events", "status"):
+        done = started(command, recorded, "--state-dir", state_dir, PYTHONIOENCODING="ascii")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert rb"02-\xf1and\xfa" in done.stdout
+    done = started("events", recorded, "--json", "--state-dir", state_dir, PYTHONIOENCODING="ascii")
+    assert json.loads(done.stdout.splitlines()[-1])["step_slug"] == "02-ñandú"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this machine")
+def test_a_full_disk_under_stdout_is_one_line(recorded: Path, state_dir: Path) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = started("export", recorded, "--format", "jsonl", "--state-dir", state_dir, stdout=full)
+    finally:
+        os.close(full)
+    assert done.returncode == 73
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(JournalError("odd"), 1), (OSError(5, "odd"), 73), (PermissionError(13, "odd"), 77), (KeyboardInterrupt(), 130)],
+)
+def test_whatever_a_command_meets_is_no_traceback(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_demo", fail)
+    found, _, err = called(capfd, "demo")
+    assert found == code
+    assert len(err.splitlines()) == (0 if code == 130 else 1)
+
+
+# --- export -------------------------------------------------------------------------------------------------------
+
+
+def test_export_writes_through_what_is_no_regular_file(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path
+) -> None:
+    fifo = recorded.parent / "fifo"
+    os.mkfifo(fifo)
+    export = ("export", recorded, "--format", "jsonl", "--state-dir", state_dir, "--output")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert called(capfd, *export, fifo)[0] == 0
+        assert os.read(reader, 1 << 16).count(b"\n") == 3
+    finally:
+        os.close(reader)
+    assert fifo.is_fifo()
+    assert called(capfd, *export, "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_export_to_dev_stdout_is_export_to_stdout(recorded: Path, state_dir: Path) -> None:
+    out = recorded.parent / "out"
+    out.write_text("before\n")
+    with out.open("a") as stream:  # as the shell's >> does
+        arguments = ("export", recorded, "--format", "jsonl", "--state-dir", state_dir, "--output", "/dev/stdout")
+        done = started(*arguments, stdout=stream.fileno())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(out.read_text().splitlines()) == 4
+    assert started(*arguments).stdout.count(b"\n") == 3
+
+
+def test_export_through_a_link_replaces_what_it_names(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path
+) -> None:
+    target, link = recorded.parent / "target", recorded.parent / "link"
+    target.write_text("old")
+    target.chmod(0o644)
+    link.symlink_to(target)
+    assert called(capfd, "export", recorded, "--format", "jsonl", "--state-dir", state_dir, "--output", link)[0] == 0
+    assert link.is_symlink()
+    assert len(target.read_text().splitlines()) == 3
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_learnpack_recorded_of_the_same_run_is_in_the_line_of_ours(
+    capfd: pytest.CaptureFixture[str], course: Path, state_dir: Path
+) -> None:
+    theirs = attempt(2, 3, stdout=b64("printed\n"))
+    data = json.dumps(learnpack_document(learnpack_step("01-hello", tests=[theirs, attempt(20, 21)]))).encode()
+    with Journal.open(state_of(course, state_dir), create=True) as journal:
+        adopt(journal, COURSE, lambda offset, size: data[offset : offset + size])
+        journal.append(
+            [
+                a_test("01-hello", 2, 3),
+                a_test("01-hello", 40, 41),
+                a_compile("01-hello", 2, 3),
+                a_test("02-loop", 2, 3),
+                session_end(50),
+            ],
+            None,
+        )
+    for command in (["export", "--format", "jsonl"], ["events", "--json"]):
+        code, out, _ = called(capfd, *command, course, "--state-dir", state_dir)
+        assert code == 0
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert [(line.get("stdout"), line.get("output")) for line in lines] == [
+            ("printed\n", "partial"),
+            (None, "none"),
+            (None, "none"),
+            (None, "none"),
+            (None, None),
+        ]
+
+
+def test_which_runs_are_learnpacks_is_asked_once_and_again_for_a_later_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def counted(journal: Journal, kind: str, slug: str) -> dict[int, int]:
+        asked.append((kind, slug))
+        return same_runs(journal, kind, slug)
+
+    monkeypatch.setattr(views, "same_runs", counted)
+    with Journal.open(tmp_path / "state", create=True) as journal:
+        lines = views.PublicLines(journal)
+        journal.append([a_test("01-hello", start, start + 1) for start in range(5)], None)
+        for record in journal.records():
+            lines.line(record)
+        assert asked == [("test", "01-hello")]
+        document = learnpack_document(learnpack_step("01-hello", tests=[attempt(9, 10, stdout=b64("late"))]))
+        data = json.dumps(document).encode()
+        adopt(journal, COURSE, lambda offset, size: data[offset : offset + size])
+        journal.append([a_test("01-hello", 9, 10)], None)
+        assert json.loads(lines.line(next(journal.records(after=5))))["stdout"] == "late"
+
+
+def test_status_does_not_read_texts(recorded: Path, state_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Journal.open(state_of(recorded, state_dir), create=False) as journal, journal.transaction():
+        journal.connection.execute("UPDATE records SET texts='{' WHERE number=2")
+    assert called(capfd, "status", recorded, "--state-dir", state_dir)[0] == 0
+    assert called(capfd, "export", recorded, "--format", "jsonl", "--state-dir", state_dir)[0] == 1
+
+
+# --- logging and recording ----------------------------------------------------------------------------------------
+
+
+def test_priorities_are_written_only_into_the_stream_of_systemds_journal(tmp_path: Path) -> None:
+    script = "import logging, sys; from agent import cli; cli._log_to_stderr('info'); logging.getLogger('x').info('hi')"
+    top = Path(cli.__file__).parent.parent
+
+    def logged(stream: str) -> str:
+        with (tmp_path / "err").open("w+") as stderr:
+            status = os.fstat(stderr.fileno())
+            own = f"{status.st_dev}:{status.st_ino}"
+            environment = {**os.environ, "JOURNAL_STREAM": stream or own}
+            subprocess.run([sys.executable, "-c", script], cwd=top, env=environment, stderr=stderr, check=True)
+            stderr.seek(0)
+            return stderr.read()
+
+    assert logged("") == "<6>hi\n"
+    assert logged("8:12345").endswith(" INFO hi\n")
+
+
+def test_a_recording_into_an_existing_file_makes_it_private(tmp_path: Path) -> None:
+    from agent.core.inference import Inference, Settings
+    from agent.trace import TraceWriter
+
+    recording = tmp_path / "trace"
+    recording.write_text("old")
+    recording.chmod(0o644)
+    TraceWriter(str(recording), Settings(), Inference().snapshot()).close()
+    assert recording.stat().st_mode & 0o777 == 0o600
+    assert recording.read_text().count("\n") == 1
+
+
+def test_a_recording_whose_reader_went_away_ends_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from agent.core.inference import Inference, Settings
+    from agent.core.observations import AgentStarted
+    from agent.trace import TraceWriter
+
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer = TraceWriter(str(fifo), Settings(), Inference().snapshot())
+    os.close(reader)
+    for at in range(3):
+        writer.observation(AgentStarted(at))
+        writer.deadline(at)
+    writer.close()
+    assert len(caplog.records) == 1
+    assert "the recording in" in caplog.text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this machine")
+def test_a_recording_onto_a_full_disk_ends_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    from agent.core.inference import Inference, Settings
+    from agent.trace import TraceWriter
+
+    writer = TraceWriter("/dev/full", Settings(), Inference().snapshot())
+    writer.deadline(1)
+    writer.close()
+    assert len(caplog.records) == 1
 
 
 # --- configuration ------------------------------------------------------------------------------------------------
@@ -253,6 +574,8 @@ def test_the_state_directory_comes_from_the_argument_the_environment_or_xdg(tmp_
         ('session_silence_minutes = "5"', "must be a whole number"),
         ("session_silence_minutes = true", "must be a whole number"),
         ("session_silence_minutes = 0", "at least 1"),
+        ("session_silence_minutes = 525601", "at most 525600"),
+        ("document_max_mb = 9223372036854775807", "at most 4096"),
         ('process_sensor = "magic"', "one of auto, connector"),
         ("log_level = [", "config.toml"),
     ],

@@ -48,6 +48,7 @@ from .runners import (
 _VENDORED = words("node_modules site-packages __pycache__ venv env virtualenv dist-packages")
 _SCRIPT_ENDING = re.compile(r"\.(py|pyw|js|cjs|mjs|exe|rb|php|phar)$")
 _COPY = re.compile(r"/\.compile-run2?/tmp/")
+_LONGEST_PATTERN = 500
 _SELF_TESTING = re.compile(r"unittest\.main\(|pytest\.main\(|node:test|doctest\.testmod\(")
 
 
@@ -434,10 +435,10 @@ def _is_shell_step(step: Step | None) -> bool:
 
 def _matches(pattern: str, path: str) -> bool:
     """As jest does: a regular expression, not anchored, case ignored; a broken one is taken literally."""
-    pattern = pattern.removeprefix("./")
+    pattern = pattern.removeprefix("./")[:_LONGEST_PATTERN]
     try:
         return re.search(pattern, path, re.IGNORECASE) is not None
-    except re.error:
+    except (re.error, OverflowError, RecursionError):  # it is what somebody typed
         return pattern.lower() in path.lower()
 
 

@@ -91,6 +91,7 @@ class Snapshot:
 
     last_seen: int | None = None
     session: Session | None = None
+    session_ended_at: int | None = None
     visits: tuple[tuple[int, str], ...] = ()
     opened: frozenset[str] = frozenset()
     completed: frozenset[str] = frozenset()
@@ -99,6 +100,7 @@ class Snapshot:
     config_current: str | None = None
     gone_since: int | None = None
     in_flight: tuple[ProcessExecuted, ...] = ()
+    hints: tuple[Hint, ...] = ()
 
 
 class Inference:
@@ -109,6 +111,7 @@ class Inference:
         self._course: Course | None = None
         self._tree = ProcessTree()
         self._session: Session | None = None
+        self._session_ended_at: int | None = None
         self._visits = Visits()
         self._opened: set[str] = set()
         self._completed: set[str] = set()
@@ -133,6 +136,8 @@ class Inference:
         """The inference as it was when `snapshot` was taken; processes come back with the first `CourseRead`."""
         self = cls(settings)
         self._last_seen, self._session = snapshot.last_seen, snapshot.session
+        self._session_ended_at = snapshot.session_ended_at
+        self._hints = list(snapshot.hints)
         self._visits.entries = list(snapshot.visits)
         self._opened, self._completed = set(snapshot.opened), set(snapshot.completed)
         self._queue_length, self._queue_last = snapshot.queue_length, snapshot.queue_last
@@ -144,17 +149,21 @@ class Inference:
         return self
 
     def snapshot(self) -> Snapshot:
+        in_flight = tuple(self._tree.in_flight())
+        oldest = min((one.started_at for one in in_flight), default=None)
         return Snapshot(
             last_seen=self._last_seen,
             session=self._session,
-            visits=tuple(self._visits.entries[-1:]),
+            session_ended_at=self._session_ended_at,
+            visits=tuple(self._visits.since(oldest) if oldest is not None else self._visits.entries[-1:]),
             opened=frozenset(self._opened),
             completed=frozenset(self._completed),
             queue_length=self._queue_length,
             queue_last=self._queue_last,
             config_current=self._config_current,
             gone_since=self._gone[0] if self._gone else None,
-            in_flight=tuple(self._tree.in_flight()),
+            in_flight=in_flight,
+            hints=tuple(self._hints),
         )
 
     @property
@@ -175,6 +184,8 @@ class Inference:
 
     def receive(self, seen: Observation) -> list[Event]:
         self._number += 1
+        if not isinstance(seen, ClockJumped):
+            self._keep_deadlines(seen.at)  # what was due before comes first, whoever was late
         match seen:
             case AgentStarted():
                 self._agent_started(seen)
@@ -225,8 +236,12 @@ class Inference:
         return min(times, default=None)
 
     def handle_deadline(self, now: int) -> list[Event]:
-        due = [hint for hint in self._hints if hint.deadline <= now]
-        self._hints = [hint for hint in self._hints if hint.deadline > now]
+        self._keep_deadlines(now)
+        return self._take()
+
+    def _keep_deadlines(self, now: int) -> None:
+        due = [hint for hint in self._hints if hint.deadline <= now and self._course is not None]
+        self._hints = [hint for hint in self._hints if hint not in due]
         for hint in due:
             self._believe(hint)
         for run in self._tree.handle_deadline(now):
@@ -239,7 +254,6 @@ class Inference:
         ):
             minutes = self._settings.session_silence_ms // 60_000
             self._end_session(session.last_activity, f"no work for {minutes} minutes, and no LearnPack server")
-        return self._take()
 
     def _take(self) -> list[Event]:
         events, self._out = self._out, []
@@ -251,8 +265,12 @@ class Inference:
 
     def _agent_started(self, seen: AgentStarted) -> None:
         self._started_at = seen.at
-        if self._last_seen is not None and seen.at > self._last_seen:
-            self._gap(self._last_seen, seen.at, "the agent was not running", "the agent started")
+        if self._last_seen is None:
+            return
+        self._gap(min(self._last_seen, seen.at), seen.at, "the agent was not running", "the agent started")
+        if self._last_seen > seen.at and self._session is not None:
+            # The clock was set back meanwhile: what was last done is not in the future.
+            self._session = replace(self._session, last_activity=min(self._session.last_activity, seen.at))
 
     def _course_read(self, seen: CourseRead) -> None:
         self._course = seen.course
@@ -271,6 +289,13 @@ class Inference:
         self._tree.shift(by)
         self._hints = [replace(hint, at=hint.at + by, deadline=hint.deadline + by) for hint in self._hints]
         self._visits.entries = [(at + by, slug) for at, slug in self._visits.entries]
+        self._reports = {slug: replace(report, at=report.at + by) for slug, report in self._reports.items()}
+        self._quiet_until += by
+        self._started_at += by
+        if self._gone is not None:
+            self._gone = (self._gone[0] + by, self._gone[1])
+        if self._session_ended_at is not None:
+            self._session_ended_at += by
         if self._session is not None:
             self._session = replace(self._session, last_activity=self._session.last_activity + by)
         if self._last_seen is not None:
@@ -286,6 +311,8 @@ class Inference:
     def _active(self, at: int, words: str) -> None:
         """The student did something at this time: a session is open."""
         if self._session is None:
+            # A run that outlived its session (an hour of silence in it) does not begin the next one in the past.
+            at = max(at, self._session_ended_at or at)
             self._session = Session(at, at)
             self._out.append(SessionStart(at, (self._evidence(at, f"first work: {words}"),)))
         elif at > self._session.last_activity:
@@ -317,7 +344,8 @@ class Inference:
 
     def _end_session(self, at: int, words: str) -> None:
         if self._session is not None:
-            self._out.append(SessionEnd(max(at, self._session.started_at), (self._evidence(at, words),)))
+            self._session_ended_at = max(at, self._session.started_at)
+            self._out.append(SessionEnd(self._session_ended_at, (self._evidence(at, words),)))
             self._session = None
 
     # --- steps ---
@@ -403,7 +431,10 @@ class Inference:
         name = seen.path.rpartition("/")[2]
         if step is None or seen.change is Change.DELETED or not is_source_file(name):
             return
-        if seen.at < self._quiet_until or self._tree.someone_rewrites_files(seen.at, within_ms=500):
+        if seen.at < self._quiet_until:
+            self._quiet_until = seen.at + EDIT_MS  # a checkout that goes on
+            return
+        if self._tree.someone_rewrites_files(seen.at, within_ms=500):
             return
         if any(hint.is_edit and hint.slug != step.slug for hint in self._hints):
             self._hints = [hint for hint in self._hints if not hint.is_edit]
@@ -445,7 +476,7 @@ class Inference:
         at = run.ended_at if run.ended_at is not None else now
         steps = self._steps_of(self._course, run)
         for step, target in steps:
-            if step.slug != self._visits.at(run.started_at) and not self._was_left_in_learnpack(step, run):
+            if not self._was_open(step, run):
                 words = f"work in this step: {' '.join(run.argv[:4])[:120]}"
                 self._open(step, run.started_at, (self._evidence(run.started_at, words), *run.evidence[:1]))
             self._active(run.started_at, f"a run in {step.slug}")
@@ -459,8 +490,11 @@ class Inference:
             else:
                 self._out.append(Compile(at, _name(step), concluded, run.evidence))
 
-    def _was_left_in_learnpack(self, step: Step, run: FinishedRun) -> bool:
-        """Whether LearnPack's own current step is another one by now: a build that an opening overtook, no return."""
+    def _was_open(self, step: Step, run: FinishedRun) -> bool:
+        """Whether this run opens nothing: its step was current when it began, or was opened while it ran."""
+        if step.slug in (self._visits.at(run.started_at), self._visits.next_after(run.started_at)):
+            return True
+        # LearnPack's own current step is another one by now: a build that an opening overtook, no return.
         return run.origin is Origin.LEARNPACK and step.slug in self._opened and step.slug != self._config_current
 
     def _steps_of(self, course: Course, run: FinishedRun) -> list[tuple[Step, str]]:

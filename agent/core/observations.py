@@ -62,10 +62,14 @@ class FileChanged:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """One entry of `.learn/vscode_queue.json`; `slug` is its data where that is a text."""
+    """One entry of `.learn/vscode_queue.json`; `slug` is its data where that is a text.
+
+    `stamp` is its `time` as text: no clock (LearnPack mixes units), but no two queues have the same.
+    """
 
     name: str
     slug: str | None = None
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)

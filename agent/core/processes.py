@@ -175,6 +175,10 @@ class ProcessTree:
     def shift(self, by_ms: int) -> None:
         """The clock was set: everything remembered moves with it."""
         self._waiting = [(deadline + by_ms, launcher, program) for deadline, launcher, program in self._waiting]
+        for process in self:
+            process.started_at += by_ms
+            if process.exited_at is not None:
+                process.exited_at += by_ms
 
     def _conclude(self, process: Process) -> list[FinishedRun]:
         for entry in self._waiting:

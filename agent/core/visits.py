@@ -32,6 +32,14 @@ class Visits:
     def current(self) -> str | None:
         return self.entries[-1][1] if self.entries else None
 
+    def since(self, time: int) -> list[tuple[int, str]]:
+        """The visit that was current at this time, and all later ones."""
+        first = max((n for n, (opened, _) in enumerate(self.entries) if opened <= time), default=0)
+        return self.entries[first:]
+
+    def next_after(self, time: int) -> str | None:
+        return next((slug for opened, slug in self.entries if opened > time), None)
+
     def add(self, time: int, slug: str) -> bool:
         """Returns whether this is the newest opening, so that the step is current now."""
         newest = not self.entries or time >= self.entries[-1][0]

@@ -66,7 +66,7 @@ def _queue(data: Any, _: str, at: int) -> QueueRead | None:
     for item in data:
         if isinstance(item, dict) and isinstance(name := item.get("name"), str):
             slug = item.get("data")
-            entries.append(QueueEntry(name, slug if isinstance(slug, str) else None))
+            entries.append(QueueEntry(name, slug if isinstance(slug, str) else None, str(item.get("time", ""))))
     return QueueRead(at, tuple(entries))
 
 

@@ -48,7 +48,23 @@ class OtherCourse(Unreadable):
 
 
 def parsed(text: bytes) -> Any:
-    """JSON as LearnPack writes it, with valid Unicode throughout.  Raises Unreadable."""
+    """JSON as LearnPack writes it, with valid Unicode throughout, that can be written again.  Raises Unreadable."""
+    plain = _loosely_parsed(text)
+    try:
+        # More is read than can be written: 1024 levels and 254, integers of any size and of 64 bits.  Asked here, so
+        # that everything behind may take what it gets for granted (1.7 of the 210 us that an element of 4 KB costs).
+        orjson.dumps(_wrapped(plain))
+    except orjson.JSONEncodeError as error:
+        raise Unreadable(f"it can't be kept: {error}") from None
+    return plain
+
+
+def _wrapped(plain: Any) -> Any:
+    """As deep as the document holds it: in a list, in a step, in the list of steps, in the document."""
+    return [[[[plain]]]]
+
+
+def _loosely_parsed(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -59,7 +75,7 @@ def parsed(text: bytes) -> Any:
 
     try:
         return cleaned(json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # both of `json`; the depth is the text's, not a mistake of ours
         raise Unreadable(str(error)) from None
 
 
@@ -82,6 +98,8 @@ def adopt(journal: Journal, course: Course, read: Callable[[int, int], bytes]) -
     steps = steps if isinstance(steps, list) else []
     slugs = [_slug_of(step, index, course) for index, step in enumerate(steps)]
     _check_course(document, slugs, course)
+    if any(piece.step >= len(slugs) for piece in pieces):
+        raise Unreadable("it has several lists of steps")
     new = 0
     with journal.transaction():
         _adopt_head(journal, document)

@@ -65,6 +65,9 @@ CREATE TABLE adopted(
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PAGE = 32
 
+#: How long another process's lock is waited for (s).  The writer is the agent's only loop: it tries again later.
+_WRITER_WAIT_S, _READER_WAIT_S = 0.5, 5.0
+
 
 class JournalError(Exception):
     """The journal can't be used.  One line that says why."""
@@ -154,7 +157,7 @@ class Journal:
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
                 uri=True,
-                timeout=5.0,
+                timeout=_READER_WAIT_S if read_only else _WRITER_WAIT_S,
                 isolation_level=None,
                 cached_statements=32,
             )
@@ -240,7 +243,8 @@ class Journal:
         """Journals the events, in this order, and replaces the inference's state; durable when it returns.
 
         `state` None leaves the state as it is.  Raises JournalFull when the disk takes nothing: then neither events
-        nor state were written and the caller offers the same again later.  Undecodable characters become U+FFFD.
+        nor state were written and the caller offers the same again later.  A lock that another process holds for
+        more than 0.5 s is a plain JournalError, with the same meaning.  Undecodable characters become U+FFFD.
         """
         with self.transaction():
             records = [self._inserted(event) for event in events]
@@ -305,13 +309,16 @@ class Journal:
         with _translated(self.path):
             return int(self.connection.execute("SELECT coalesce(max(number), 0) FROM records").fetchone()[0])
 
-    def records(self, after: int = 0, step_slug: str | None = None) -> Iterator[Record]:
+    def records(self, after: int = 0, step_slug: str | None = None, *, with_texts: bool = True) -> Iterator[Record]:
         """The records with a higher number, oldest first; those of one step when `step_slug` is given.
+
+        Without their texts (they are None then) runs cost a fraction.
 
         Reads a page of 32 at a time and holds no lock in between, so the reader may take its time.
         """
         of_step = "" if step_slug is None else " AND step_slug=?"
-        query = f"SELECT number, body, texts FROM records WHERE number>?{of_step} ORDER BY number LIMIT {_PAGE}"
+        texts = "texts" if with_texts else "NULL"
+        query = f"SELECT number, body, {texts} FROM records WHERE number>?{of_step} ORDER BY number LIMIT {_PAGE}"
         while True:
             arguments = (after,) if step_slug is None else (after, step_slug)
             with _translated(self.path):

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from dataclasses import replace
 
-from .kernel import file_system
+from .kernel import file_system, stolen
 from .options import Options
 
 NAMES = ("idle", "latency", "journal", "storm")
@@ -44,8 +44,9 @@ def main() -> int:
         if not arguments.json:
             print(_machine(scratch), flush=True)
         for name in arguments.name or NAMES:
+            before = stolen()
             for report in importlib.import_module(f".{name}", __package__).measure(options):
-                report.notes.append(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
+                report.notes.append(_disturbances(before))
                 results.append(report.plain())
                 if not arguments.json:
                     print("\n" + "\n".join(report.lines()), flush=True)
@@ -54,6 +55,12 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(results))
     return 0
+
+
+def _disturbances(before: tuple[int, int]) -> str:
+    lost, total = (now - then for now, then in zip(stolen(), before, strict=True))
+    share = 100 * lost / max(1, total)
+    return f"load at the end {os.getloadavg()[0]:.1f}; the host below kept {share:.1f} % of the time for others"
 
 
 def _machine(scratch: str) -> str:

@@ -109,6 +109,13 @@ def file_system(path: str) -> str:
     return kind
 
 
+def stolen() -> tuple[int, int]:
+    """Time (in ticks, of all processors) that a host gave to others while we wanted to run, and time in all."""
+    with open("/proc/stat", encoding="ascii") as stream:
+        ticks = [int(word) for word in stream.readline().split()[1:9]]
+    return ticks[7], sum(ticks)
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessEvent:
     """`at_ns` is the kernel's stamp, on the clock of `time.monotonic_ns`."""

@@ -138,6 +138,7 @@ class _Recorded:
                     self._last = record.number
                     if isinstance(record.event, Compile):
                         return done_ns, self._size(record.number)
+        self._last = self._journal.last_number
         return None
 
     def _size(self, number: int) -> int:

@@ -19,12 +19,14 @@ from agent.core.observations import (
     Observation,
     ProcessesListed,
     ProcessExited,
+    QueueEntry,
+    QueueRead,
     ReportRead,
     ResetCopyAppeared,
 )
 from agent.core.processes import LAUNCHER_GRACE_MS
 
-from .world import BOX, COURSE, EXEC_CHILD, INCREMENTAL, SERVER, conclude, events_of, executed, exited, queue
+from .world import BOX, COURSE, EXEC_CHILD, INCREMENTAL, SERVER, conclude, events_of, executed, exited, queue, told
 
 HOUR = 3_600_000
 APP, TEST = "exercises/01-hello/app.py", "exercises/01-hello/test.py"
@@ -707,3 +709,128 @@ def test_the_same_observations_lead_to_the_same_events() -> None:
         exited(9000, 10),
     ]
     assert events_of(story) == events_of(story)
+
+
+# --- late, long and odd -------------------------------------------------------------------------------------------
+
+
+def received(story: list[Observation], inference: Inference | None = None) -> list[str]:
+    """As the loop may do it: an observation comes before anybody asked about deadlines that have passed."""
+    inference = inference or Inference()
+    return [told(event) for seen in story for event in inference.receive(seen)]
+
+
+def test_a_session_whose_silence_has_passed_ends_before_the_next_morning_s_work() -> None:
+    morning = 12 * HOUR
+    story: list[Observation] = [
+        *BEGIN,
+        executed(10, 5, f"python {APP}"),
+        exited(40, 5),
+        executed(morning, 10, SERVER),
+    ]
+    assert [line for line in received(story) if line.startswith("session")] == [
+        "session_start @10",
+        "session_end @40",
+        f"session_start @{morning}",
+    ]
+
+
+def test_a_program_that_keeps_running_does_not_open_its_step_a_second_time() -> None:
+    story: list[Observation] = [
+        *SERVED,
+        executed(1000, 30, "python exercises/04-more/app.py"),
+        FileChanged(2000, "exercises/04-more/app.py", Change.MODIFIED),
+        exited(9000, 30),
+    ]
+    assert [line for line in conclude(story) if line.startswith("open")] == [
+        "open_step 01-hello @200",
+        "open_step 04-more @2000",
+    ]
+
+
+def test_a_run_that_outlives_its_session_does_not_begin_the_next_one_in_the_past() -> None:
+    story: list[Observation] = [
+        *BEGIN,
+        executed(10, 5, f"python {APP}"),
+        exited(40, 5),
+        executed(50, 6, f"python {APP}"),
+        exited(2 * HOUR, 6),
+    ]
+    assert [line for line in conclude(story) if line.startswith("session")] == [
+        "session_start @10",
+        "session_end @40",
+        "session_start @50",
+    ]
+
+
+def test_a_save_that_waits_to_be_believed_survives_a_restart() -> None:
+    saved = FileChanged(2900, "exercises/04-more/app.py", Change.MODIFIED)
+    inference = restarted([*SERVED, saved, AgentStopped(3000)])
+    after: list[Observation] = [
+        AgentStarted(5000),
+        CourseRead(5000, COURSE),
+        executed(5001, 10, SERVER, found=True, started_at=100),
+        ProcessesListed(5002, frozenset({(10, 100)})),
+    ]
+    assert "open_step 04-more @2900" in conclude(after, inference=inference)
+
+
+def test_a_run_in_flight_over_a_restart_does_not_open_the_step_that_was_left_meanwhile() -> None:
+    begun: list[Observation] = [
+        *SERVED,
+        executed(1000, 30, f"python {APP}"),
+        queue(2000, "initializing", "start_exercise 01-hello", "start_exercise 04-more"),
+        AgentStopped(3000),
+    ]
+    after: list[Observation] = [
+        AgentStarted(5000),
+        CourseRead(5000, COURSE),
+        executed(5001, 10, SERVER, found=True, started_at=100),
+        executed(5001, 30, f"python {APP}", found=True, started_at=1000),
+        ProcessesListed(5002, frozenset({(10, 100), (30, 300)})),
+        exited(6000, 30),
+    ]
+    assert conclude(after, inference=restarted(begun)) == ["gap 3000-5000", "compile 01-hello 0 @1000-6000 terminal"]
+
+
+def test_a_new_queue_of_the_same_length_is_not_taken_for_the_old_one() -> None:
+    old = QueueRead(200, (QueueEntry("initializing", None, "1"), QueueEntry("start_exercise", "01-hello", "2")))
+    new = QueueRead(
+        900,
+        (
+            QueueEntry("initializing", None, "7"),
+            QueueEntry("start_exercise", "01-hello", "8"),
+            QueueEntry("start_exercise", "04-more", "9"),
+        ),
+    )
+    lines = conclude([*BEGIN, executed(100, 10, SERVER), old, new])
+    assert [line for line in lines if line.startswith("open")] == [
+        "open_step 01-hello @200",
+        "open_step 01-hello @900",
+        "open_step 04-more @900",
+    ]
+
+
+def test_a_checkout_that_takes_its_time_opens_nothing() -> None:
+    steps = ["01-hello/app.py", "02-js/app.js", "04-more/app.py", "05-js-again/app.js"]
+    changed: list[Observation] = [
+        FileChanged(5000 + at, f"exercises/{step}", Change.MODIFIED)
+        for at, step in zip((0, 500, 1000, 2100), steps, strict=True)
+    ]
+    assert conclude([*BEGIN, *changed], until=HOUR) == []
+
+
+def test_a_clock_set_back_moves_the_runs_that_go_on() -> None:
+    story: list[Observation] = [*BEGIN, executed(HOUR, 5, f"python {APP}"), ClockJumped(50, -HOUR), exited(90, 5)]
+    assert conclude(story)[-1] == "compile 01-hello 0 @0-90 terminal"
+
+
+def test_a_clock_set_back_while_the_agent_was_down_is_a_gap_too() -> None:
+    inference = restarted([*BEGIN, executed(HOUR, 5, f"python {APP}"), exited(HOUR + 40, 5)])
+    assert conclude([AgentStarted(90)], inference=inference) == ["gap 90-90"]
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 3000, "[", "*"])
+def test_a_pattern_that_is_no_pattern_is_taken_literally(pattern: str) -> None:
+    story: list[Observation] = [*BEGIN, executed(10, 5, ["node", "/n/jest", pattern]), exited(40, 5, 1)]
+    assert conclude(story) == []

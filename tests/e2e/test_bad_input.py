@@ -162,7 +162,23 @@ def test_a_dot_learn_that_may_not_be_written_costs_only_the_document(stage: Stag
         (course / ".learn").chmod(0o755)
 
 
-@pytest.mark.parametrize("content", ["", '{"steps": [', "[]", '{"steps": {"a": 1}, "workout_session": 7}'])
+DEEP = '{"odd": [%s' + "[" * 3000 + "]" * 3000 + "]}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"steps": [',
+        "[]",
+        '{"steps": {"a": 1}, "workout_session": 7}',
+        '{"odd": ' + "[" * 300 + "]" * 300 + "}",
+        DEEP % "",
+        DEEP % '"\\ud800", ',
+        '{"odd": ["\\ud800", ' + "9" * 30 + "]}",
+    ],
+    ids=["empty", "torn", "list", "odd", "deep", "very deep", "very deep with a surrogate", "big with a surrogate"],
+)
 def test_a_torn_telemetry_json_stops_nothing_and_is_whole_afterwards(stage: Stage, course: Path, content: str) -> None:
     (course / ".learn/telemetry.json").write_text(content)
     agent = stage.agent(course).start()
@@ -170,6 +186,7 @@ def test_a_torn_telemetry_json_stops_nothing_and_is_whole_afterwards(stage: Stag
     ran = student.type("python exercises/07-free/app.py")
     agent.wait_for(lambda events: count(events, "compile") > 0)
     assert agent.stop() == 0, agent.log
+    assert "Traceback" not in agent.log
     assert_perfect(agent.events(), [ran.ran("compile", "07-free")])
     document = agent.document()
     assert document is not None and [step["slug"] for step in document["steps"]] == list(PYTHON)

@@ -15,6 +15,7 @@ import pytest
 from agent.core.observations import (
     CourseGone,
     FileChanged,
+    Observation,
 )
 from agent.sensors.files.tree import HOLD_S
 from tests.sensors.watching import (
@@ -388,3 +389,25 @@ def test_the_sensors_descriptors_do_not_survive_an_exec(watcher: Watcher) -> Non
         if number > 2 and os.path.lexists(f"/proc/self/fd/{number}") and os.get_inheritable(number)
     ]
     assert not [target for target in inheritable if "inotify" in target or "mountinfo" in target]
+
+
+def test_a_receiver_that_hangs_holds_a_stop_up_for_a_second_only(root: Path) -> None:
+    go_on, is_in = threading.Event(), threading.Event()
+
+    def hang(observation: Observation) -> None:
+        if isinstance(observation, FileChanged):
+            is_in.set()
+            go_on.wait(20)
+
+    watcher = Watcher(root, put=hang)
+    watcher.sensor.start()
+    try:
+        (root / APP).write_text("print(1)\n")
+        assert is_in.wait(10)
+        begun = time.monotonic()
+        watcher.sensor.stop()
+        assert time.monotonic() - begun < 1.6
+    finally:
+        go_on.set()
+        watcher.sensor._thread.join(10)
+    assert not watcher.sensor._thread.is_alive()

@@ -235,6 +235,39 @@ def test_nothing_is_put_after_stop(desk: Desk, student: Student) -> None:
     assert not any(thread.name == "processes" for thread in threading.enumerate())
 
 
+def test_a_thread_that_hangs_keeps_its_mailbox_until_it_ends(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.sensors.processes.sensor._STOP_S", 0.05)
+    go_on = threading.Event()
+
+    class Hanging(FakeLevel):
+        def run(self, tracker: Tracker, mailbox: Mailbox) -> None:
+            tracker.survey()
+            go_on.wait(20)
+            super().run(tracker, mailbox)
+
+    with Supervised(desk, Hanging([])) as it:
+        it.seen.listed()
+        thread = it.sensor._thread
+        mailbox = it.sensor._mailbox
+    try:
+        assert thread is not None and thread.is_alive()
+        os.fstat(mailbox.fileno())  # still the mailbox's own, and no other file's
+        assert not mailbox._closed
+    finally:
+        go_on.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert mailbox._closed
+    it.sensor.trigger()
+    it.sensor.stop()
+
+
+def test_a_sensor_that_was_never_started_can_be_stopped(desk: Desk) -> None:
+    it = Supervised(desk, FakeLevel([]))
+    it.sensor.stop()
+    assert it.sensor._mailbox._closed
+
+
 class BreakableSocket(socket.socket):
     """The real socket, until it is told to fail."""
 

@@ -155,6 +155,56 @@ def test_what_cannot_be_read_changes_nothing(journal: Journal, data: bytes) -> N
     assert journal.connection.execute("SELECT * FROM adopted").fetchall() == before
 
 
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+LONE = b'"\\ud800"'
+TOO_MUCH = {
+    "deeper than can be written": nested(300),
+    "as deep as can be read": nested(1000),
+    "deeper than can be read": nested(3000),
+    "a lone surrogate and deep": b"[" + LONE + b", " + nested(300) + b"]",
+    "a lone surrogate and very deep": b"[" + LONE + b", " + nested(3000) + b"]",
+    "a lone surrogate and a big number": b"[" + LONE + b", " + b"9" * 30 + b"]",
+    "a lone surrogate and a huge number": b"[" + LONE + b", " + b"9" * 5000 + b"]",
+}
+
+
+@pytest.mark.parametrize("where", ["document", "session", "step", "element", "event_id"])
+@pytest.mark.parametrize("value", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_what_can_be_read_but_not_kept_changes_nothing(journal: Journal, value: bytes, where: str) -> None:
+    taken(journal, DOCUMENT)
+    before = journal.connection.execute("SELECT * FROM adopted").fetchall()
+    step = learnpack_step("01-hello", tests=[attempt(7, 8)])
+    document = learnpack_document(step, workout_session=[{"started_at": ms(0)}])
+    places: dict[str, tuple[dict[str, Any], str]] = {
+        "document": (document, "odd"),
+        "session": (document["workout_session"][0], "odd"),
+        "step": (step, "odd"),
+        "element": (step["tests"][0], "odd"),
+        "event_id": (step["tests"][0], "event_id"),
+    }
+    holder, key = places[where]
+    holder[key] = "HERE"
+    with pytest.raises(Unreadable):
+        taken(journal, json.dumps(document).encode().replace(b'"HERE"', value))
+    assert journal.connection.execute("SELECT * FROM adopted").fetchall() == before
+
+
+def test_two_lists_of_steps_are_no_document(journal: Journal) -> None:
+    with pytest.raises(Unreadable, match="several lists of steps"):
+        taken(journal, b'{"slug": "demo", "steps": [{"slug": "a"}, {"slug": "b", "tests": [{}]}], "steps": []}')
+    assert kinds(journal) == {}
+
+
+def test_what_is_just_deep_enough_is_kept_and_can_be_read_again(journal: Journal) -> None:
+    document = json.dumps(learnpack_document(learnpack_step("01-hello", odd="HERE", tests=[{"odd": "HERE"}])))
+    taken(journal, document.encode().replace(b'"HERE"', nested(200)))
+    assert json.dumps(keys_of(journal, "step", "01-hello")["odd"]).encode() == nested(200)
+    assert json.dumps(next(rows(journal, "test", "01-hello"))[1]["odd"]).encode() == nested(200)
+
+
 def test_an_attempt_that_cannot_be_parsed_undoes_the_whole_reading(journal: Journal) -> None:
     data = json.dumps(learnpack_document(learnpack_step("01-hello", tests=[attempt(1, 2), {"bad": 1}]))).encode()
     with pytest.raises(Unreadable):

@@ -402,7 +402,18 @@ def test_a_document_that_changed_just_now_is_looked_at_again(place: Place) -> No
     assert place.file.foreign()
 
 
-@pytest.mark.parametrize("text", [b'{"slug": "demo", "steps": [', b"not json", b'{"slug": "demo", "steps": [}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"slug": "demo", "steps": [',
+        b"not json",
+        b'{"slug": "demo", "steps": [}}',
+        b'{"slug": "demo", "odd": ' + b"[" * 300 + b"]" * 300 + b"}",
+        b'{"slug": "demo", "odd": ["\\ud800", ' + b"[" * 3000 + b"]" * 3000 + b"]}",
+        b'{"slug": "demo", "odd": ["\\ud800", ' + b"9" * 30 + b"]}",
+    ],
+    ids=["torn", "text", "crossed", "deep", "deep with a surrogate", "big with a surrogate"],
+)
 def test_a_torn_document_is_copied_aside_before_it_is_replaced(place: Place, text: bytes) -> None:
     place.learnpack_writes(text)
     assert place.file.adopt(COURSE).problem is not None

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -425,3 +426,19 @@ def test_the_tables_are_small_to_begin_with(directory: Path) -> None:
         pass
     assert (directory / NAME).stat().st_size < 64 * 1024
     assert sqlite3.connect(directory / NAME).execute("PRAGMA user_version").fetchone()[0] == journal_module.SCHEMA
+
+
+def test_a_lock_of_another_process_holds_the_writer_up_for_a_moment_only(directory: Path) -> None:
+    with Journal.open(directory, create=True) as journal:
+        other = sqlite3.connect(journal.path, isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            begun = time.monotonic()
+            with pytest.raises(JournalError, match="locked"):
+                journal.append([a_test("01-hello", 2, 3)], None)
+            assert time.monotonic() - begun < 2.5
+            other.execute("ROLLBACK")
+            # Nothing was written: the same again.
+            assert [record.number for record in journal.append([a_test("01-hello", 2, 3)], None)] == [1]
+        finally:
+            other.close()

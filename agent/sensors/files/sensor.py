@@ -168,12 +168,14 @@ class FileSensor:
             raise
 
     def stop(self) -> None:
-        """Ends the thread and closes what it holds; nothing is put any more.  Again is fine."""
+        """Ends the thread and closes what it holds; nothing is put any more.  Again is fine.
+
+        A thread that hangs (in a dead network file system, say) is left behind after 1 s."""
         self._stopping.set()
-        for _ in range(4):
+        for _ in range(4):  # woken again: the source may have been renewed since
             self._source.wake()
             if self._thread.is_alive():
-                self._thread.join(0.5)
+                self._thread.join(0.25)
 
     def watch_opens(self, wanted: bool) -> None:
         """From now on (a moment later) tell, or don't, that files of steps are opened."""

@@ -42,6 +42,9 @@ _BLIND = "all programs"
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 600.0
 
+#: How long `stop` waits for the thread.
+_STOP_S = 5.0
+
 
 @dataclass(slots=True)
 class _Candidate:
@@ -89,6 +92,7 @@ class ProcessSensor:
         ]
         self._current: _Candidate | None = None
         self._announced: tuple[str, str] | None = None
+        self._tracker: Tracker | None = None
         self._mailbox = Mailbox()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -115,17 +119,26 @@ class ProcessSensor:
         current = self._current
         return current.level.last_event_ms if current is not None and current.level is not None else 0
 
+    @property
+    def skipped(self) -> int:
+        """How many times a process was left out because looking at it failed."""
+        return self._tracker.skipped if self._tracker is not None else 0
+
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name=SENSOR, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop observing; nothing is put after this returns.  Takes a few ms; 1 s during a self-test."""
+        """Stop observing; nothing is put after this returns.  Takes a few ms; 1 s during a self-test.
+
+        A thread that hangs (in a dead network file system, say) is left behind after 5 s, and may still put."""
         self._mailbox.post(stop=True)
-        if self._thread is not None:
-            self._thread.join(5.0)
+        if self._thread is None:
+            self._mailbox.close()
+            return
+        self._thread.join(_STOP_S)
+        if not self._thread.is_alive():
             self._thread = None
-        self._mailbox.close()
 
     def trigger(self) -> None:
         """Something happened in the course's files: a level that has to look looks now."""
@@ -143,6 +156,13 @@ class ProcessSensor:
     # the sensor's thread
 
     def _run(self) -> None:
+        try:
+            self._see()
+        finally:
+            # Only here: while the thread lives it may wait on the descriptor, and its number could be another's.
+            self._mailbox.close()
+
+    def _see(self) -> None:
         ask_for_short_slices()
         try:
             reader: Reader = Procfs() if has_procfs() else Psutil()
@@ -150,7 +170,7 @@ class ProcessSensor:
             self._log(f"No process can be seen: {refused}.")
             self._announce()
             return
-        tracker = Tracker(self._course, self._put, reader)
+        self._tracker = tracker = Tracker(self._course, self._put, reader, self._log)
         while not self._stopping:
             if self._current is None:
                 self._current = self._open_one_of(self._candidates)

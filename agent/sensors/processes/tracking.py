@@ -2,9 +2,10 @@
 
 Promised: a process is reported when it is relevant (`core.commands.is_relevant`) or its parent was reported;
 an unknown parent is reported before its child if it matters too; each reported process exits once; the agent and
-its own children are never reported.  The memory outlives a change of level, so a process that one level reported
-is ended by the next.  How processes are noticed lives in `proc_connector`, `pidfd` and `scan`; how one is read in
-`procfs` and `scan`.
+its own children are never reported.  A process that can't be looked at or understood (a hostile command line) is
+skipped and counted; the others are seen as ever.  The memory outlives a change of level, so a process that one
+level reported is ended by the next.  How processes are noticed lives in `proc_connector`, `pidfd` and `scan`; how one
+is read in `procfs` and `scan`.
 
 Known to be weak: a process that never executed a program (a fork) is only known once a child of it is reported.
 """
@@ -39,6 +40,10 @@ _TEXT_SLACK_MS = 20
 #: How far up unknown parents are looked at.  A pyenv shim in npx in a task of an IDE is 8 deep.
 _ANCESTORS = 16
 
+#: How many other names of the course, and of what was asked whether it is a step, are remembered: whoever makes up
+#: ever new ones must not make the agent grow.
+MAX_LEARNED = 64
+
 
 class Reader(Protocol):
     """Reads processes of our user.  See `procfs.Procfs` for the contracts."""
@@ -68,54 +73,77 @@ class Tracked:
 
 
 class Tracker:
-    """The reported processes by pid.  All methods belong to the sensor's thread."""
+    """The reported processes by pid.  All methods belong to the sensor's thread.
 
-    def __init__(self, course: Course, put: Callable[[Observation], None], reader: Reader) -> None:
+    `skipped` counts how often a process was left out because looking at it failed; `log` gets one sentence for each
+    kind of failure.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        put: Callable[[Observation], None],
+        reader: Reader,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.course = course
         self.put = put
         self.reader = reader
         self.tracked: dict[int, Tracked] = {}
-        self._unknown: set[str] = set()
+        self.skipped = 0
+        self._log = log
+        self._failures: set[str] = set()
+        self._unknown: dict[str, None] = {}  # in the order of asking
         self._me = os.getpid()
 
     def executed(self, pid: int, at: int) -> None:
         """The process executed a program at `at`: look at it now, and report it if it matters."""
-        words = self.reader.words(pid)
-        if words is None:
-            return
-        relevant = self._is_relevant(words)
-        if not relevant and not self.tracked:
-            return  # no need to know its parent: an exec storm elsewhere costs half
-        look = self.reader.look(pid, words)
-        if look is not None and self._matters(look, at, relevant):
-            self._report(look, at, found=False, exact=True)
+        try:
+            words = self.reader.words(pid)
+            if words is None:
+                return
+            relevant = self._is_relevant(words)
+            if not relevant and not self.tracked:
+                return  # no need to know its parent: an exec storm elsewhere costs half
+            look = self.reader.look(pid, words)
+            if look is not None and self._matters(look, at, relevant):
+                self._report(look, at, found=False, exact=True)
+        except Exception as error:  # see _skip
+            self._skip(error)
 
     def noticed(self, pid: int) -> tuple[str, ...] | None:
         """A process was found that had not been there at the last look.  Returns its command line, if it could be
         read."""
-        look = self.reader.look(pid)
+        look = self._looked(pid)
         if look is None:
             return None
         known = self.tracked.get(pid)
-        argv = look.words.argv
-        if known is not None and known.is_unchanged(look):
-            return argv
+        if known is None or not known.is_unchanged(look):
+            try:
+                self._found_new(look)
+            except Exception as error:  # see _skip
+                self._skip(error)
+        return look.words.argv
+
+    def _found_new(self, look: Look) -> None:
         now = now_ms()
         if not self._is_fork(look) and self._matters(look, now, self._is_relevant(look.words)):
             # When exactly it executed its program isn't known.  A fork and its exec are 1 ms apart, so the start
             # is nearer to the truth than the moment of finding it.
             young = look.started_at > now - JUST_STARTED_MS
             self._report(look, min(look.started_at, now) if young else now, found=not young, exact=False)
-        return argv
 
     def renamed(self, pid: int) -> None:
         """The command line of a process is another than before: report what it executed, if it did."""
-        known, look = self.tracked.get(pid), self.reader.look(pid)
+        known, look = self.tracked.get(pid), self._looked(pid)
         if look is None or (known is not None and known.is_unchanged(look)):
             return
         now = now_ms()
-        if self._matters(look, now, self._is_relevant(look.words)):
-            self._report(look, now, found=False, exact=True)
+        try:
+            if self._matters(look, now, self._is_relevant(look.words)):
+                self._report(look, now, found=False, exact=True)
+        except Exception as error:  # see _skip
+            self._skip(error)
 
     def exited(self, pid: int, at: int, status: int | None, *, exact: bool = True) -> None:
         """A process ended with this wait status, or with an unknown one; nothing happens if it wasn't reported."""
@@ -141,7 +169,7 @@ class Tracker:
         now = now_ms()
         looks: dict[int, Look] = {}
         for pid in self.reader.pids():
-            look = self.reader.look(pid)
+            look = self._looked(pid)
             if look is not None and pid != self._me and look.parent != self._me:
                 looks[pid] = look
         for pid in list(self.tracked):
@@ -153,8 +181,13 @@ class Tracker:
             if verdict is None:
                 verdicts[look.pid] = False  # a pid that was reused meanwhile could close a circle
                 parent = looks.get(look.parent)
-                by_parent = parent is not None and matters(parent)
-                verdict = verdicts[look.pid] = by_parent or look.pid in self.tracked or self._is_relevant(look.words)
+                try:  # a thousand nested shells are too deep, too
+                    by_parent = parent is not None and matters(parent)
+                    verdict = by_parent or look.pid in self.tracked or self._is_relevant(look.words)
+                except Exception as error:  # see _skip
+                    self._skip(error)
+                    verdict = False
+                verdicts[look.pid] = verdict
             return verdict
 
         reported = set[int]()
@@ -163,9 +196,12 @@ class Tracker:
             if look.pid not in reported:
                 reported.add(look.pid)
                 parent = looks.get(look.parent)
-                if parent is not None and verdicts[parent.pid]:
-                    report(parent)
-                self._report(look, now, found=True, exact=False)
+                try:
+                    if parent is not None and verdicts[parent.pid]:
+                        report(parent)
+                    self._report(look, now, found=True, exact=False)
+                except Exception as error:  # see _skip
+                    self._skip(error)
 
         for look in [look for look in looks.values() if matters(look)]:
             parent = looks.get(look.parent)
@@ -181,6 +217,32 @@ class Tracker:
         if moved:
             self.survey()
 
+    def argv(self, pid: int) -> tuple[str, ...] | None:
+        """The command line of a process, as the reader reads it."""
+        try:
+            return self.reader.argv(pid)
+        except Exception as error:  # see _skip
+            self._skip(error)
+            return None
+
+    def _looked(self, pid: int) -> Look | None:
+        """What the reader says of a process; None also where reading it fails in an unforeseen way."""
+        try:
+            return self.reader.look(pid)
+        except Exception as error:  # see _skip
+            self._skip(error)
+            return None
+
+    def _skip(self, error: Exception) -> None:
+        """One process could not be looked at.  Anybody may name a program as he likes: whatever a command line makes
+        our own code raise (RecursionError, OverflowError, a mistake of ours) must not end a level, because the
+        next level would meet the same process."""
+        self.skipped += 1
+        kind = type(error).__name__
+        if kind not in self._failures:
+            self._failures.add(kind)
+            self._log(f"A process is left out, its command could not be understood: {kind}: {str(error)[:200]!a}.")
+
     def _is_relevant(self, words: Words) -> bool:
         if self._learn_alias(words.argv):
             return True
@@ -195,23 +257,38 @@ class Tracker:
         place = unknown_step(self.course, words.argv, words.cwd)
         if place is None or place in self._unknown or not os.path.isdir(posixpath.join(self.course.root, place)):
             return
-        self._unknown.add(place)  # asked once: what is no step now is none for LearnPack either
+        self._unknown[place] = None  # asked once: what is no step now is none for LearnPack either
+        if len(self._unknown) > MAX_LEARNED:
+            del self._unknown[next(iter(self._unknown))]
         with contextlib.suppress(CourseError):
             course = read_course(self.course.root)
-            self.course = replace(course, aliases=self.course.aliases)
-            self.put(CourseRead(now_ms(), self.course))
+            self._tell_course(replace(course, aliases=self.course.aliases), posixpath.join(self.course.root, place))
 
     def _learn_alias(self, argv: tuple[str, ...]) -> bool:
         """Whether a command names the course by another path, through a symbolic link.  That name is then known, and
         told as a `CourseRead`, because the observations that follow speak of it."""
         for word in maybe_elsewhere(self.course, argv):
-            inside = self.course.relative(os.path.realpath(word))
-            alias = word.removesuffix(f"/{inside}") if inside is not None else word
-            if alias != word:
-                self.course = replace(self.course, aliases=(*self.course.aliases, alias))
-                self.put(CourseRead(now_ms(), self.course))
+            path = word.partition("::")[0]  # pytest's file::test
+            real = os.path.realpath(path)
+            inside = self.course.relative(real)
+            alias = path.removesuffix(f"/{inside}") if inside is not None else path
+            if alias == path:
+                continue
+            aliases = self.course.aliases
+            if len(aliases) >= MAX_LEARNED:
+                aliases = aliases[:1] + aliases[2:]  # the first may be the name that the agent was started with
+            if self._tell_course(replace(self.course, aliases=(*aliases, alias)), real):
                 return True
         return False
+
+    def _tell_course(self, course: Course, path: str) -> bool:
+        """From now on this is the course, if its root is there and holds this path.  A `CourseRead` means that the
+        course is there, and `realpath` also follows a link to one that is gone."""
+        if not os.path.isdir(course.root) or not os.path.lexists(path):
+            return False
+        self.course = course
+        self.put(CourseRead(now_ms(), course))
+        return True
 
     def _is_fork(self, look: Look) -> bool:
         """Whether a new process still looks like its parent: it has not executed its program yet.  Reported now, a
@@ -238,38 +315,41 @@ class Tracker:
         """Report an unknown parent, and before it its own, if they matter."""
         if pid <= 1 or pid in self.tracked or pid == self._me or depth == 0:
             return
-        look = self.reader.look(pid)
+        look = self._looked(pid)
         if look is None or look.parent == self._me:
             return
         self._find(look.parent, depth - 1)
-        if look.parent in self.tracked or self._is_relevant(look.words):
-            self._report(look, now_ms(), found=True, exact=False)
+        try:
+            if look.parent in self.tracked or self._is_relevant(look.words):
+                self._report(look, now_ms(), found=True, exact=False)
+        except Exception as error:  # its child is reported all the same
+            self._skip(error)
 
     def _report(self, look: Look, at: int, *, found: bool, exact: bool) -> None:
         known, words = self.tracked.get(look.pid), look.words
         started_at = known.started_at if known is not None else min(look.started_at, at)
         if found and known is not None and known.is_unchanged(look):
             words = replace(words, argv=known.argv)
-        self.tracked[look.pid] = Tracked(look.born, started_at, words.argv, look.image)
         # Right after an exec a file is what the program will read.  Later it may have been saved again.
         not_after = None if exact else started_at + _TEXT_SLACK_MS
         copied = self._copied(words.argv)
-        self.put(
-            ProcessExecuted(
-                at=at,
-                pid=look.pid,
-                born=look.born,
-                parent=look.parent,
-                argv=words.argv,
-                cwd=words.cwd,
-                started_at=started_at,
-                on_terminal=look.on_terminal,
-                stdin=words.stdin,
-                texts=copied or self._texts(words, not_after),
-                copy_of=tuple(text.path for text in copied),
-                found=found,
-            )
+        executed = ProcessExecuted(
+            at=at,
+            pid=look.pid,
+            born=look.born,
+            parent=look.parent,
+            argv=words.argv,
+            cwd=words.cwd,
+            started_at=started_at,
+            on_terminal=look.on_terminal,
+            stdin=words.stdin,
+            texts=copied or self._texts(words, not_after),
+            copy_of=tuple(text.path for text in copied),
+            found=found,
         )
+        # Last: what fails before is skipped whole, and no end is told of what was never reported.
+        self.tracked[look.pid] = Tracked(look.born, started_at, words.argv, look.image)
+        self.put(executed)
 
     def _texts(self, words: Words, not_after: int | None) -> tuple[FileText, ...]:
         texts = []
@@ -339,7 +419,7 @@ class Finder:
             if pid not in self._known or now - since > JUST_STARTED_MS / 1000:
                 del self._young[pid]
             elif pid not in just_looked and pid not in tracker.tracked:
-                current = reader.argv(pid)
+                current = tracker.argv(pid)
                 if current != argv:
                     self._young[pid] = (since, current)
                     tracker.renamed(pid)
@@ -347,7 +427,7 @@ class Finder:
         for pid, one in list(tracker.tracked.items()):
             if pid in just_looked or pid not in self._known:
                 continue
-            current = reader.argv(pid)
+            current = tracker.argv(pid)
             if current is not None:
                 self._shown[pid] = current
                 if current != shown.get(pid, one.argv):

@@ -1,0 +1,223 @@
+"""What the memory of all process sensors makes of odd processes and odd moments; the processes are made up."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.core.course import Course
+from agent.core.observations import CourseRead, ProcessesListed, ProcessExecuted
+from agent.sensors.clock import now_ms
+from agent.sensors.course import read_course
+from agent.sensors.processes import tracking
+from agent.sensors.processes.procfs import Ended, Look, Words
+from agent.sensors.processes.tracking import MAX_LEARNED, Finder, Tracker
+from tests.sensors.student import Desk, Seen, make_desk
+
+HOSTILE = "hostile"
+
+
+class Made:
+    """A reader of made-up processes: pid -> (parent, command line)."""
+
+    def __init__(self, desk: Desk, processes: Mapping[int, tuple[int, tuple[str, ...]]]) -> None:
+        self.cwd = str(desk.root)
+        self.processes = dict(processes)
+        self.at = now_ms()
+
+    def pids(self) -> Mapping[int, int]:
+        return {pid: pid for pid in self.processes}
+
+    def is_mine(self, pid: int) -> bool:
+        return True
+
+    def argv(self, pid: int) -> tuple[str, ...] | None:
+        return self.processes[pid][1]
+
+    def words(self, pid: int) -> Words | None:
+        return Words(self.processes[pid][1], self.cwd, None) if pid in self.processes else None
+
+    def look(self, pid: int, words: Words | None = None) -> Look | None:
+        found = self.words(pid)
+        return Look(pid, pid, self.processes[pid][0], found, False, self.at, pid) if found is not None else None
+
+    def ended(self, pid: int, born: int) -> Ended | None:
+        return None if pid in self.processes else Ended(None)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    desk = make_desk(tmp_path / "course", {"01-hello": {"app.py": "print(1)\n"}})
+    (desk.root / "learn.json").write_text('{"slug": "course"}')
+    return desk
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+RUN = ("python", "exercises/01-hello/app.py")
+
+
+def is_hostile(course: Course, argv: tuple[str, ...], *_: object) -> bool:
+    if HOSTILE in argv:
+        raise OverflowError("too large\nto be true")
+    return "python" in argv
+
+
+def reading_fails(course: Course, argv: tuple[str, ...], *_: object) -> tuple[str, ...]:
+    if HOSTILE in argv:
+        raise RecursionError("too deep")
+    return ()
+
+
+def by_exec(tracker: Tracker) -> None:
+    for pid in tracker.reader.pids():
+        tracker.executed(pid, now_ms())
+
+
+def by_looking(tracker: Tracker) -> None:
+    finder = Finder(tracker)
+    finder.find()
+    finder.find()
+
+
+@pytest.mark.parametrize("notice", [by_exec, by_looking, Tracker.survey], ids=["exec", "looking", "survey"])
+@pytest.mark.parametrize(
+    ("name", "fails"), [("is_relevant", is_hostile), ("files_to_read", reading_fails)], ids=["judging", "reading"]
+)
+def test_a_process_that_cannot_be_understood_is_skipped_and_the_others_are_seen(
+    desk: Desk,
+    seen: Seen,
+    monkeypatch: pytest.MonkeyPatch,
+    notice: Callable[[Tracker], None],
+    name: str,
+    fails: Callable[..., object],
+) -> None:
+    monkeypatch.setattr(tracking, name, fails)
+    bad = ("python", "exercises/01-hello/app.py", HOSTILE)
+    reader = Made(desk, {10: (1, bad), 11: (1, RUN), 12: (1, bad), 13: (12, RUN)})
+    logged: list[str] = []
+    tracker = Tracker(desk.course, seen.put, reader, logged.append)
+    notice(tracker)
+    assert sorted(one.pid for one in seen.of(ProcessExecuted)) == [11, 13]
+    assert sorted(tracker.tracked) == [11, 13], "no end is told of what was never reported"
+    assert tracker.skipped >= 2
+    assert len(logged) == 1, "once, not for each process"
+    assert "\n" not in logged[0]
+
+
+def test_a_process_that_cannot_be_read_is_skipped(desk: Desk, seen: Seen) -> None:
+    class Odd(Made):
+        def words(self, pid: int) -> Words | None:
+            if pid == 10:
+                raise ValueError("no such thing")
+            return super().words(pid)
+
+        def argv(self, pid: int) -> tuple[str, ...] | None:
+            if pid == 10:
+                raise ValueError("no such thing")
+            return super().argv(pid)
+
+    tracker = Tracker(desk.course, seen.put, Odd(desk, {10: (1, RUN), 11: (10, RUN)}))
+    by_looking(tracker)
+    by_exec(tracker)
+    tracker.survey()
+    assert {one.pid for one in seen.of(ProcessExecuted)} == {11}
+    assert tracker.skipped > 2
+
+
+def test_shells_nested_a_thousand_deep_do_not_end_a_survey(desk: Desk, seen: Seen) -> None:
+    reader = Made(desk, {pid: (pid + 1, ("bash", str(pid))) for pid in range(10, 3000)} | {3000: (1, RUN)})
+    Tracker(desk.course, seen.put, reader).survey()
+    assert seen.of(ProcessesListed)
+    assert seen.executed(3000)
+
+
+def linked(desk: Desk, tmp_path: Path, name: str = "link") -> Path:
+    link = tmp_path / name
+    link.symlink_to(desk.root)
+    return link
+
+
+def aliases_told(seen: Seen) -> list[tuple[str, ...]]:
+    return [one.course.aliases for one in seen.of(CourseRead)]
+
+
+@pytest.mark.parametrize("test", ["", "::test_it"])
+def test_a_link_to_the_course_in_a_command_is_learned(desk: Desk, seen: Seen, tmp_path: Path, test: str) -> None:
+    link = linked(desk, tmp_path)
+    tracker = Tracker(
+        desk.course, seen.put, Made(desk, {10: (1, ("python", f"{link}/exercises/01-hello/app.py{test}"))})
+    )
+    tracker.executed(10, now_ms())
+    assert aliases_told(seen) == [(str(link),)]
+    assert seen.executed(10)
+
+
+@pytest.mark.parametrize("is_all_gone", [True, False], ids=["the course is gone", "the file is gone"])
+def test_a_link_to_what_is_gone_teaches_nothing(desk: Desk, seen: Seen, tmp_path: Path, is_all_gone: bool) -> None:
+    link = linked(desk, tmp_path)
+    shutil.rmtree(desk.root if is_all_gone else desk.step(0))
+    tracker = Tracker(desk.course, seen.put, Made(desk, {10: (1, ("python", f"{link}/exercises/01-hello/app.py"))}))
+    tracker.executed(10, now_ms())
+    assert seen.of(CourseRead) == []
+    assert tracker.course == desk.course
+
+
+def test_a_step_is_not_told_when_the_course_has_gone_meanwhile(
+    desk: Desk, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_at_the_last_moment(root: str) -> Course:
+        course = read_course(root)
+        shutil.rmtree(root)
+        return course
+
+    monkeypatch.setattr(tracking, "read_course", read_at_the_last_moment)
+    new = desk.root / "exercises/02-new"
+    new.mkdir()
+    (new / "app.py").write_text("")
+    tracker = Tracker(desk.course, seen.put, Made(desk, {10: (1, ("python", "exercises/02-new/app.py"))}))
+    tracker.executed(10, now_ms())
+    assert seen.of(CourseRead) == []
+    assert tracker.course == desk.course
+
+
+def test_only_so_many_names_of_the_course_are_remembered_and_the_first_always(
+    desk: Desk, seen: Seen, tmp_path: Path
+) -> None:
+    course = replace(desk.course, aliases=("/the/first",))
+    reader = Made(desk, {})
+    tracker = Tracker(course, seen.put, reader)
+    for number in range(MAX_LEARNED + 20):
+        link = linked(desk, tmp_path, f"link{number}")
+        reader.processes = {10: (1, ("python", f"{link}/exercises/01-hello/app.py"))}
+        tracker.executed(10, now_ms())
+    assert len(tracker.course.aliases) == MAX_LEARNED
+    assert (tracker.course.aliases[0], tracker.course.aliases[-1]) == ("/the/first", str(link))
+
+
+def test_only_so_many_directories_that_are_no_steps_are_remembered(
+    desk: Desk, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def read_nothing_new(root: str) -> Course:
+        asked.append(root)
+        return desk.course
+
+    monkeypatch.setattr(tracking, "read_course", read_nothing_new)
+    reader = Made(desk, {})
+    tracker = Tracker(desk.course, seen.put, reader)
+    for number in range(MAX_LEARNED + 20):
+        (desk.root / f"exercises/no-step-{number}").mkdir()
+        reader.processes = {10: (1, ("python", f"exercises/no-step-{number}/app.py"))}
+        tracker.executed(10, now_ms())
+        tracker.executed(10, now_ms())
+    assert len(asked) == MAX_LEARNED + 20, "each is asked about once"
+    assert len(tracker._unknown) == MAX_LEARNED

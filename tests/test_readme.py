@@ -1,0 +1,76 @@
+"""The README's claims that a change can make untrue: commands, options of config.toml, and what CI runs."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from agent import cli
+from agent.config import Config
+
+TOP = Path(__file__).parent.parent
+README = (TOP / "README.md").read_text(encoding="utf-8")
+#: How chatty pip is is no part of what is tested.
+QUIET = {"-q", "--quiet", "--disable-pip-version-check"}
+
+
+def commands_of(line: str) -> list[list[str]]:
+    """A line of shell as its commands, with the venv at `.venv`."""
+    return [
+        [word for word in shlex.split(one) if word not in QUIET] for one in line.replace("$venv", ".venv").split("&&")
+    ]
+
+
+DEMO, TESTS = (commands_of(block) for block in re.findall(r"```sh\n(.*?)\n```", README, re.DOTALL))
+
+
+def setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(TOP / "setup.cfg")
+    return parser
+
+
+def test_the_first_screen_holds_the_two_commands() -> None:
+    assert README.index("-m pytest") < README.index("\n## ")
+    assert [commands[0] for commands in (DEMO, TESTS)] == [["python3", "-m", "venv", ".venv"]] * 2
+
+
+def test_the_demo_command_is_what_the_package_installs() -> None:
+    scripts = [line.split(" = ") for line in setup()["options.entry_points"]["console_scripts"].split("\n") if line]
+    assert DEMO[1:] == [[".venv/bin/pip", "install", "."], [f".venv/bin/{scripts[0][0]}", "demo"]]
+    assert scripts[0][1] == f"{cli.__name__}:{cli.main.__name__}"
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    lines = (TOP / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    run = [commands_of(line)[0] for line in lines if line.startswith(("python3 -m venv", '"$venv'))]
+    assert [command for command in run if command in TESTS] == TESTS
+    assert run[-1] == TESTS[-1]
+
+
+def test_every_extra_that_a_command_installs_exists() -> None:
+    extras = [extra for command in TESTS for word in command for extra in re.findall(r"^\.\[(.*)\]$", word)]
+    assert extras
+    assert all(extra in setup()["options.extras_require"] for extra in extras)
+
+
+def test_the_table_of_settings_is_the_configuration() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", README[README.index("`config.toml`") :], re.MULTILINE)
+    table = dict(rows[: len(fields(Config))])
+    assert list(table) == [field.name for field in fields(Config)]
+    told = {key: tomllib.loads(f"it = {text.strip('`')}")["it"] for key, text in table.items() if key != "state_dir"}
+    assert told == {field.name: field.default for field in fields(Config) if field.name != "state_dir"}
+
+
+def test_every_command_of_the_help_is_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    commands = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
+    assert len(commands) >= 7
+    assert [command for command in commands if f"learnpack-agent {command}" not in README] == []
