@@ -23,7 +23,7 @@ import orjson
 from .config import Config, course_state_dir
 from .core.codec import from_plain, to_plain
 from .core.course import Course, printable
-from .core.events import Event, Evidence, Gap, SessionEnd
+from .core.events import Compile, Event, Evidence, Gap, Origin, SessionEnd, Test
 from .core.inference import Inference, Settings, Snapshot
 from .core.observations import (
     AgentStarted,
@@ -127,6 +127,7 @@ class Agent:
             self._trace = TraceWriter(record, self._settings, self._inference.snapshot())
         self._is_gone = False
         self._learnpack_writes = False
+        self._learnpack_ran = False
         self._processes_listed = False
         self._processes_checked_at = 0
         self._dropped: tuple[int, int] | None = None  # how many events, since when
@@ -258,6 +259,9 @@ class Agent:
     def _conclude(self, events: list[Event]) -> None:
         for event in events:
             log.debug("%s", event)
+            if isinstance(event, (Compile, Test)) and event.run.origin is Origin.LEARNPACK:
+                # One with telemetry of its own has written it 4 ms after a run: nothing by now, nothing ever.
+                self._learnpack_ran = True
             if len(self._waiting) < WAITING_EVENTS:
                 self._waiting.append(event)
             else:
@@ -367,7 +371,7 @@ class Agent:
             return None
         since = self._inference.learnpack_since
         if since is None:
-            self._learnpack_writes = False
+            self._learnpack_writes = self._learnpack_ran = False
             return 0
         if self._learnpack_writes:
             return None
@@ -377,7 +381,7 @@ class Agent:
                 return None
         except JournalError:
             return None  # not sure whose it is: not touched, and _flush says what is wrong with the journal
-        return since + SERVER_SILENCE_MS
+        return 0 if self._learnpack_ran else since + SERVER_SILENCE_MS
 
     def _write_document(self) -> None:
         self._document_due = None

@@ -388,15 +388,15 @@ def test_export_writes_through_what_is_no_regular_file(
     finally:
         os.close(reader)
     assert fifo.is_fifo()
-    assert called(capfd, *export, "/dev/null")[0] == 0
-    assert Path("/dev/null").is_char_device()
 
 
-def test_export_to_dev_stdout_is_export_to_stdout(recorded: Path, state_dir: Path) -> None:
+def test_export_to_a_name_of_stdout_is_export_to_stdout(recorded: Path, state_dir: Path) -> None:
+    # What /dev/stdout names.  Not a name in /dev itself: there a fault in `export`, run as root, would replace it.
+    stdout = "/proc/self/fd/1"
     out = recorded.parent / "out"
     out.write_text("before\n")
     with out.open("a") as stream:  # as the shell's >> does
-        arguments = ("export", recorded, "--format", "jsonl", "--state-dir", state_dir, "--output", "/dev/stdout")
+        arguments = ("export", recorded, "--format", "jsonl", "--state-dir", state_dir, "--output", stdout)
         done = started(*arguments, stdout=stream.fileno())
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(out.read_text().splitlines()) == 4

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .course import ENTRIES, Course, Step, is_test_file
+from .course import ENTRIES, Course, Step, is_source_file, is_test_file
 from .runners import (
     COMPILERS,
     EXEC_WRAPPERS,
@@ -61,7 +61,7 @@ class Purpose:
     one file (compile-run's copies of identical files); with no target at all it is the current step's.  `broad`:
     the command names no step, its targets are all that it covers (`pytest` in the course's root).  `provisional`:
     the process is a wrapper that will become the command (`env`, a pyenv shim) unless it fails to.
-    `silent_codes`: exit codes that say "nothing was tested".
+    `silent_codes`: exit codes that say "nothing was tested".  Not `exit_tells`: the exit code says nothing at all.
     """
 
     kind: Kind
@@ -71,6 +71,7 @@ class Purpose:
     alternatives: bool = False
     broad: bool = False
     provisional: bool = False
+    exit_tells: bool = True
     silent_codes: frozenset[int] = frozenset()
 
 
@@ -157,12 +158,19 @@ class _Reader:
                 return self.test(tool, rest)
         for interpreter in INTERPRETERS:
             if re.fullmatch(interpreter.programs, program):
+                if rest and self._is_installed_beside(argv[0], rest[0]):
+                    return self._tool(tool_name(rest[0]), rest[1:], interpreter)
                 return self._interpreter(interpreter, rest)
         if program in HOSTS:
             return self._host(program, rest, PYTHON)
         if "/" in argv[0] and (path := self._own(argv[0])) is not None:
             return Purpose(Kind.COMPILE, "program", (path,))
         return NotARun(f"{program} runs no step's file")
+
+    def _is_installed_beside(self, program: str, script: str) -> bool:
+        """`myenv/bin/python myenv/bin/pip`: a script beside its interpreter was installed, wherever that is."""
+        places = [posixpath.dirname(self.course.resolve(path, self.cwd) or path) for path in (program, script)]
+        return "/" in program and "/" in script and places[0] == places[1]
 
     @staticmethod
     def _has_subcommand(tool: TestTool, rest: Sequence[str]) -> bool:
@@ -188,6 +196,8 @@ class _Reader:
         if not parsed.operands or parsed.operands[0] == "-":
             return self._standard_input(row)
         script = parsed.operands[0]
+        if row.name == "java" and not script.endswith(".java"):
+            script = self._java_class(script, parsed)
         path = self._own(script, row)
         if path is None:
             return self._tool(tool_name(script), list(parsed.operands[1:]), row)
@@ -201,6 +211,18 @@ class _Reader:
         if is_test_file(posixpath.basename(path)):
             return self._test_file_itself(row, path)
         return Purpose(Kind.COMPILE, row.name, (path,))
+
+    def _java_class(self, name: str, parsed: Parsed) -> str:
+        """`java -cp build pkg.App`: the source of that class, where the course has it."""
+        places = [
+            place for value in parsed.values_of("-cp", "-classpath", "--class-path") for place in value.split(":")
+        ]
+        for place in (*places, "."):
+            source = posixpath.join(place, name.replace(".", "/") + ".java")
+            found = self.course.resolve(source, self.cwd)
+            if found is not None and self._is_known_file(found):
+                return source
+        return name
 
     def _standard_input(self, row: Interpreter) -> Purpose | NotARun:
         path = self._own(self.stdin, row) if self.stdin else None
@@ -271,7 +293,15 @@ class _Reader:
             return NotARun(f"{tool.name} outside the course's steps")
         whole = whole and tool.decisive and not parsed.has(tool.options.narrow)
         broad = len({step for path in targets if (step := self.course.step_of(path))}) > max(1, len(parsed.operands))
-        return Purpose(Kind.TEST, tool.name, tuple(targets), whole=whole, broad=broad, silent_codes=tool.silent_codes)
+        return Purpose(
+            Kind.TEST,
+            tool.name,
+            tuple(targets),
+            whole=whole,
+            broad=broad,
+            exit_tells=tool.exit_tells,
+            silent_codes=tool.silent_codes,
+        )
 
     def _file_targets(self, tool: TestTool, operands: Sequence[str]) -> tuple[list[str], bool]:
         targets: list[str] = []
@@ -370,7 +400,9 @@ class _Reader:
             return None
         step = self._step_of(path)
         if step is None:
-            return path if self.course.at_root and not _is_vendored(path) and "/" not in path.lstrip("./") else None
+            # Incremental grading: what lies outside the steps and LearnPack's own directory is the student's code.
+            hidden = path.split("/")[0] in (self.course.base, self.course.exercises.split("/")[0])
+            return path if self.course.at_root and not hidden and not _is_vendored(path) else None
         if row is not None and not self._is_known_file(path):
             for ending in row.endings:
                 if self._is_known_file(path + ending):
@@ -430,7 +462,10 @@ def _is_vendored(path: str) -> bool:
 
 
 def _is_shell_step(step: Step | None) -> bool:
-    return step is not None and step.language is None
+    """Whether a step teaches the shell: it has no program text of another language."""
+    return step is not None and all(
+        file.name.endswith((".sh", ".bash", ".zsh")) for file in step.files if is_source_file(file.name)
+    )
 
 
 def _matches(pattern: str, path: str) -> bool:
@@ -493,10 +528,14 @@ def unknown_step(course: Course, argv: Sequence[str], cwd: str | None) -> str | 
 
 
 def entry_of(course: Course, step: Step) -> str | None:
-    """The file that LearnPack would record as the step's source: in the step, or in the root (incremental)."""
-    if step.entry is not None or not course.at_root:
+    """The file that LearnPack would record as the step's source: in the step, or in the root (incremental).  Where
+    LearnPack knows none (a language without an engine), the step's only source file."""
+    if step.entry is not None:
         return step.entry
-    return ENTRIES.get(step.language or "")
+    if course.at_root:
+        return ENTRIES.get(step.language or "")
+    sources = [file.path for file in step.files if is_source_file(file.name)]
+    return sources[0] if len(sources) == 1 else None
 
 
 def files_to_read(course: Course, argv: Sequence[str], cwd: str | None, stdin: str | None) -> tuple[str, ...]:
@@ -507,7 +546,7 @@ def files_to_read(course: Course, argv: Sequence[str], cwd: str | None, stdin: s
     paths: dict[str, None] = {}
     for target in purpose.targets[:8]:
         step = course.step_of(target)
-        if step is not None and (purpose.kind is Kind.TEST or is_test_file(posixpath.basename(target))):
+        if step is not None and (purpose.kind is Kind.TEST or not is_source_file(posixpath.basename(target))):
             paths.update(dict.fromkeys(filter(None, (entry_of(course, step), *step.tests))))
         if step is None or target != step.path:
             paths[target] = None

@@ -228,7 +228,7 @@ class Inference:
 
     def next_deadline(self) -> int | None:
         """The time (ms) at which `handle_deadline` may conclude something, None if only an observation can."""
-        times = [hint.deadline for hint in self._hints]
+        times = [hint.deadline for hint in self._hints if self._course is not None]
         if (launcher := self._tree.next_deadline()) is not None:
             times.append(launcher)
         if self._session is not None and self._session.server is None:
@@ -520,11 +520,13 @@ class Inference:
     def _run_of(self, course: Course, step: Step, target: str, run: FinishedRun) -> Run:
         texts = {text.path: text.text for text in run.texts}
         is_test = run.purpose.kind is Kind.TEST or is_test_file(target.rpartition("/")[2])
-        source = texts.get(entry_of(course, step) or "") if is_test else texts.get(target)
+        source = None if is_test else texts.get(target)
+        if source is None or "\0" in source:  # a test's source is the entry file; a compiled program is no source
+            source = texts.get(entry_of(course, step) or "")
         return Run(
             started_at=run.started_at,
             ended_at=run.ended_at,
-            exit_code=run.exit_code,
+            exit_code=run.exit_code if run.purpose.exit_tells else None,
             signal=run.signal,
             command=run.argv,
             origin=run.origin,

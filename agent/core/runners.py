@@ -133,7 +133,7 @@ _NODE_VALUES = words(
 
 PYTHON = Interpreter(
     "python",
-    r"(python|pypy)(\d+(\.\d+)*)?t?(-dbg)?",
+    r"([Pp]ython|pypy)(\d+(\.\d+)*)?t?(-dbg)?",  # "Python": the framework builds of macOS
     Options(
         values=words("-W -X -m --check-hash-based-pycs"),
         never=words("-c -h -? -V --version --help --help-env --help-xoptions --help-all"),
@@ -185,7 +185,16 @@ INTERPRETERS: tuple[Interpreter, ...] = (
     _plain("lua", "-e -v", "-l", programs=r"lua(jit)?(\d+(\.\d+)*)?"),
     _plain("R", "-e --version --help", programs="Rscript"),
     _plain("julia", "-e -E -v -h --version --help", "-J -L -p -t --project"),
-    _plain("java", "-version --version -h --help -?", "-cp -classpath --class-path -p -m --module-path"),
+    Interpreter(
+        "java",
+        "java",
+        Options(
+            words("-cp -classpath --class-path -p --module-path --source --release --add-modules --add-opens"),
+            words("-version --version -h --help -? -help"),
+            clusters=False,
+        ),
+        endings=(".java",),
+    ),
     _plain("groovy", "-e -v -h"),
     _plain("elixir", "-e -v -h"),
     _plain("swift", "--version -h", subcommand=frozenset()),
@@ -212,7 +221,8 @@ class TestTool:
 
     `operands`: "files" (paths, with `::` parts) or "patterns" (matched against paths).  `collects` are the file
     names that it takes from a directory without being told (None: as `Course` says).  `silent_codes` are exit
-    codes for "no tests".  `subcommands`: words that may or (with `needs_subcommand`) must come first.
+    codes for "no tests".  Not `decisive`: success proves nothing of the step's tests; not `exit_tells`: the exit
+    code says nothing at all.  `subcommands`: words that may or (with `needs_subcommand`) must come first.
     """
 
     name: str
@@ -224,11 +234,12 @@ class TestTool:
     subcommands: frozenset[str] = frozenset()
     needs_subcommand: bool = False
     decisive: bool = True
+    exit_tells: bool = True
 
 
 PYTEST = TestTool(
     "pytest",
-    r"pytest|py\.test|run_pytest_script",
+    r"pytest|py\.test",
     Options(
         values=words(
             "-k -m -c -o -p -n -r -W --rootdir --confcutdir --basetemp --junitxml --junit-xml --maxfail --tb --color"
@@ -277,7 +288,7 @@ JEST = TestTool(
             "-c --config -t --testNamePattern --testPathPattern --testPathPatterns --rootDir --roots --reporters"
             " --coverageDirectory -w --maxWorkers --env --testEnvironment --outputFile --selectProjects --shard"
             " --changedSince --testRegex --testMatch --setupFiles --setupFilesAfterEnv --testTimeout --projects"
-            " --transform --testPathIgnorePatterns --maxConcurrency --seed --color"
+            " --transform --testPathIgnorePatterns --maxConcurrency --seed"
         ),
         never=words("-h --help --version --listTests --showConfig --init --clearCache"),
         narrow=words(
@@ -305,6 +316,8 @@ TEST_TOOLS: tuple[TestTool, ...] = (
     PYTEST,
     UNITTEST,
     DOCTEST,
+    # VS Code's test explorer: the tests come through a pipe, and pytest's result is dropped (it always exits with 0).
+    TestTool("VS Code's tests", "run_pytest_script", PYTEST.options, collects=None, decisive=False, exit_tells=False),
     JEST,
     TestTool("nose2", "nose2|nosetests", Options(words("-s -c"), words("-h --version")), collects=("test*.py",)),
     TestTool(

@@ -193,12 +193,20 @@ def _steps(root: str, exercises: str, entries: Mapping[str, str]) -> tuple[Step,
     if exercises != "." and os.path.realpath(os.path.join(root, exercises)) != os.path.join(root, exercises):
         return ()  # it leaves the course
     directories = sorted(_step_directories(root, exercises), key=os.fsencode)
+    if exercises == "." and not any(_has_readme(root, name) for name in directories):
+        # A project with a single README: `data` or `src` beside it are no steps.  (LearnPack takes every directory;
+        # but the course must not lose its only step because the student made one.)
+        directories = []
     if not directories:
         return (step_from(exercises, _names(root, exercises), 0, entries),)
     return tuple(
         step_from(path, _names(root, path), position, entries)
         for position, path in enumerate(name if exercises == "." else f"{exercises}/{name}" for name in directories)
     )
+
+
+def _has_readme(root: str, directory: str) -> bool:
+    return any("readme" in name.lower() for name in _names(root, directory))
 
 
 def _step_directories(root: str, exercises: str) -> Iterator[str]:

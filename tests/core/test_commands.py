@@ -15,7 +15,7 @@ from agent.core.commands import (
     rewrites_files,
     unknown_step,
 )
-from agent.core.course import Course
+from agent.core.course import ENTRIES, Course, step_from
 
 from .world import COURSE, INCREMENTAL
 
@@ -205,6 +205,34 @@ def test_a_wrapper_that_becomes_the_command_has_its_purpose_for_the_time_being(c
     assert purpose.provisional
 
 
+def test_a_script_beside_its_interpreter_is_an_installed_tool_wherever_that_is() -> None:
+    assert judged("myenv/bin/python myenv/bin/pip --version", S) == "no"
+    assert judged("myenv/bin/python3 myenv/bin/pytest test.py", S) == f"test {TEST} whole"
+
+
+def test_the_test_explorer_of_vs_code_tells_nothing_by_its_exit_code() -> None:
+    purpose = purpose_of(COURSE, f"python /x/vscode_pytest/run_pytest_script.py --rootdir=. {TEST}".split(), "/c")
+    assert isinstance(purpose, Purpose)
+    assert not purpose.whole
+    assert not purpose.exit_tells
+
+
+def test_a_java_class_is_the_source_that_the_course_has() -> None:
+    java = Course("/c", "x", (step_from("exercises/01-j", ["README.md", "App.java"], 0, ENTRIES),))
+    source = "compile exercises/01-j/App.java"
+    assert judged("java App", "/c/exercises/01-j", java) == source
+    assert judged("java -ea -Xmx512m -cp . App", "/c/exercises/01-j", java) == source
+    assert judged("java -cp exercises/01-j App", "/c", java) == source
+    assert judged("java --source 21 exercises/01-j/App.java", "/c", java) == source
+    assert judged("java -version", "/c", java) == "no"
+
+
+def test_a_shell_step_may_have_tests_in_another_language() -> None:
+    shell = Course("/c", "x", (step_from("exercises/01-s", ["README.md", "app.sh", "test.py"], 0, ENTRIES),))
+    assert judged("bash exercises/01-s/app.sh", "/c", shell) == "compile exercises/01-s/app.sh"
+    assert files_to_read(shell, ["pytest", "exercises/01-s/test.py"], "/c", None)[0] == "exercises/01-s/app.sh"
+
+
 def test_a_file_that_is_not_there_is_no_run() -> None:
     assert judged("python exercises/01-hello/typo.py", text_of={}) == "no"
     assert judged("python exercises/01-hello/new.py", text_of={"exercises/01-hello/new.py": "1"}) != "no"
@@ -262,7 +290,10 @@ def test_code_in_the_root_of_an_incremental_course_is_the_student_s() -> None:
     assert judged("pytest ./.learn/exercises/02-b/test.py", "/c", INCREMENTAL) == (
         "test .learn/exercises/02-b/test.py whole"
     )
+    assert judged("python src/main.py", "/c", INCREMENTAL) == "compile src/main.py"
+    assert judged("python main.py", "/c/src", INCREMENTAL) == "compile src/main.py"
     assert judged("python venv/bin/black app.py", "/c", INCREMENTAL) == "no"
+    assert judged("python .learn/dist/cached_app.py", "/c", INCREMENTAL) == "no"
     assert judged("python /c/app.py", "/c", COURSE) == "no"
 
 

@@ -834,3 +834,20 @@ def test_a_clock_set_back_while_the_agent_was_down_is_a_gap_too() -> None:
 def test_a_pattern_that_is_no_pattern_is_taken_literally(pattern: str) -> None:
     story: list[Observation] = [*BEGIN, executed(10, 5, ["node", "/n/jest", pattern]), exited(40, 5, 1)]
     assert conclude(story) == []
+
+
+def test_a_run_whose_exit_code_says_nothing_has_none() -> None:
+    story: list[Observation] = [
+        *BEGIN,
+        executed(10, 5, f"python /x/vscode_pytest/run_pytest_script.py --rootdir=. {TEST}"),
+        exited(40, 5, 0),
+    ]
+    assert conclude(story)[-1] == "test 01-hello None @10-40 terminal"
+
+
+def test_a_compiled_program_is_no_source() -> None:
+    program = "exercises/01-hello/a.out"
+    texts = {program: "\x7fELF\0", APP: "print(1)"}
+    story: list[Observation] = [*BEGIN, executed(10, 5, f"./{program}", texts=texts), exited(40, 5, 0)]
+    (run,) = [event.run for event in events_of(story) if isinstance(event, events.Compile)]
+    assert run.source_code == "print(1)"

@@ -111,7 +111,7 @@ class Connector:
 
     name: ClassVar[str] = "connector"
     wants_opens: ClassVar[bool] = False
-    blind_to = "programs that end within about a millisecond"
+    blind_to = "programs that end within about a millisecond, on a saturated machine also some that end within 30"
 
     def __init__(self, open_socket: Callable[[], socket.socket] = open_socket) -> None:
         self._open_socket = open_socket
