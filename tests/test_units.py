@@ -1,6 +1,7 @@
 """The unit and the plist: what a service manager would read of them."""
 
 import configparser
+import os
 import plistlib
 import shutil
 import socket
@@ -57,3 +58,22 @@ def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPat
     notify(READY="1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     notify(READY="1")
+
+
+def test_a_real_agent_tells_ready_when_it_watches_and_stopping_when_it_is_asked_to(tmp_path: Path) -> None:
+    (tmp_path / "course" / "exercises" / "01-a").mkdir(parents=True)
+    (tmp_path / "course" / "learn.json").write_text("{}")
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(30)
+        command = [sys.executable, "-m", "agent", "run", str(tmp_path / "course"), "--state-dir", str(tmp_path / "s")]
+        environment = {**os.environ, "NOTIFY_SOCKET": address, "PYTHONPATH": str(TOP)}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as agent:
+            try:
+                assert manager.recv(1000).startswith(b"READY=1\nSTATUS=watching 1 steps")
+                agent.terminate()
+                assert manager.recv(1000) == b"STOPPING=1"
+                assert agent.wait(timeout=10) == 0
+            finally:
+                agent.kill()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.course import Course
-from agent.core.observations import CourseRead, ProcessesListed, ProcessExecuted
+from agent.core.observations import CourseRead, EventsLost, ProcessesListed, ProcessExecuted
 from agent.sensors.clock import now_ms
 from agent.sensors.course import read_course
 from agent.sensors.processes import tracking
@@ -221,3 +221,22 @@ def test_only_so_many_directories_that_are_no_steps_are_remembered(
         tracker.executed(10, now_ms())
     assert len(asked) == MAX_LEARNED + 20, "each is asked about once"
     assert len(tracker._unknown) == MAX_LEARNED
+
+
+@pytest.mark.parametrize(
+    ("lived_ms", "parent", "is_lost"),
+    [
+        (15, 10, True),  # a shell that works in the course started it
+        (1, 10, False),  # too short for any run
+        (15, 99, False),  # somebody else's
+    ],
+)
+def test_a_program_that_was_over_before_it_could_be_read_is_said_to_be_missed(
+    desk: Desk, seen: Seen, lived_ms: int, parent: int, is_lost: bool
+) -> None:
+    tracker = Tracker(desk.course, seen.put, Made(desk, {10: (1, ("bash",))}))
+    tracker.executed(20, 1_000)
+    tracker.exited_unread(20, parent, 1_000 + lived_ms)
+    lost = seen.of(EventsLost)
+    assert [(one.since, one.at) for one in lost] == ([(1_000, 1_000 + lived_ms)] if is_lost else [])
+    assert tracker.unread == {}

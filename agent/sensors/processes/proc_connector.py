@@ -29,7 +29,7 @@ from typing import ClassVar
 from ...core.observations import EventsLost
 from ..clock import ms_of_monotonic_ns, now_ms
 from .level import PASSING, SELF_TEST_CODE, Failed, Mailbox, Refused, end_child, has_ended, spawn_child
-from .tracking import Tracker
+from .tracking import SENSOR, Tracker
 
 _NETLINK_CONNECTOR = 11
 _PROC_GROUP = _PROC_ID = 1  # CN_IDX_PROC, CN_VAL_PROC
@@ -37,9 +37,10 @@ _LISTEN = 1  # PROC_CN_MCAST_LISTEN
 EXEC = 0x00000002
 EXIT = 0x80000000
 
-#: nlmsghdr (16 bytes), cn_msg (20), proc_event: what, cpu, timestamp_ns, process_pid, process_tgid, exit_code.
+#: nlmsghdr (16 bytes), cn_msg (20), proc_event: what, cpu, timestamp_ns, process_pid, process_tgid, exit_code,
+#: exit_signal, parent_pid, parent_tgid (from Linux 4.18; 0 before).
 #: The kernel always sends the whole proc_event, 76 bytes in all.
-_EVENT = struct.Struct("=I12xII8xHxxI4xQiiI12x")
+_EVENT = struct.Struct("=I12xII8xHxxI4xQiiI8xi")
 
 _RECEIVE_BYTES = 8 * 1024 * 1024
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_MEMINFO = 26, 33, 55
@@ -190,7 +191,7 @@ class Connector:
                 raise Failed("the socket was shut")
             if sender != 0 or received < size:
                 continue  # any process may send us a message; only the kernel's number is 0
-            length, index, value, payload, what, at_ns, pid, tgid, status = unpack(buffer)
+            length, index, value, payload, what, at_ns, pid, tgid, status, parent = unpack(buffer)
             if index != _PROC_ID or value != _PROC_ID or pid != tgid or length > received or payload < 40:
                 continue
             self._last_ns = at_ns
@@ -205,6 +206,8 @@ class Connector:
                 tracker.executed(pid, ms_of_monotonic_ns(at_ns))
             elif what == EXIT and pid in tracker.tracked:
                 tracker.exited(pid, ms_of_monotonic_ns(at_ns), status)
+            elif what == EXIT and pid in tracker.unread:
+                tracker.exited_unread(pid, parent, ms_of_monotonic_ns(at_ns))
         return False
 
     def _make_good(self, connection: socket.socket, tracker: Tracker) -> None:
@@ -215,7 +218,7 @@ class Connector:
         self._drops = max(drops, self._drops)
         now = now_ms()
         since = min(self.last_event_ms or now, now)
-        tracker.put(EventsLost(now, since, "processes", f"the kernel dropped {count}: the buffer was full"))
+        tracker.put(EventsLost(now, since, SENSOR, f"the kernel dropped {count}: the buffer was full"))
         tracker.survey()
 
     @staticmethod

@@ -26,9 +26,7 @@ from .proc_connector import Connector
 from .procfs import Procfs, has_procfs
 from .promptness import ask_for_short_slices
 from .scan import Polling, Psutil
-from .tracking import Reader, Tracker
-
-SENSOR = "processes"
+from .tracking import SENSOR, Reader, Tracker
 
 #: Best first.
 LEVELS: Mapping[str, Callable[[], Level]] = (

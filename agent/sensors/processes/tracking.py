@@ -23,7 +23,15 @@ from typing import Protocol
 
 from ...core.commands import compile_run_copy, files_to_read, is_relevant, maybe_elsewhere, unknown_step
 from ...core.course import Course, is_source_file
-from ...core.observations import CourseRead, FileText, Observation, ProcessesListed, ProcessExecuted, ProcessExited
+from ...core.observations import (
+    CourseRead,
+    EventsLost,
+    FileText,
+    Observation,
+    ProcessesListed,
+    ProcessExecuted,
+    ProcessExited,
+)
 from ..clock import now_ms
 from ..course import CourseError, read_course
 from .procfs import Ended, Look, Words
@@ -36,6 +44,12 @@ JUST_STARTED_MS = 2_000
 
 #: `started_at` is known to 5 ms and a file's time to 4 ms: so much later may a file seem to be than the process.
 _TEXT_SLACK_MS = 20
+
+#: The shortest run that there is: an interpreter takes 10 ms to start (`python -S`: 13).
+_RUN_MS = 5
+
+#: The sensor's name in observations.
+SENSOR = "processes"
 
 #: How far up unknown parents are looked at.  A pyenv shim in npx in a task of an IDE is 8 deep.
 _ANCESTORS = 16
@@ -90,6 +104,8 @@ class Tracker:
         self.put = put
         self.reader = reader
         self.tracked: dict[int, Tracked] = {}
+        #: Processes that told of an exec and could not be read then: pid -> when (ms).
+        self.unread: dict[int, int] = {}
         self.skipped = 0
         self._log = log
         self._failures: set[str] = set()
@@ -101,7 +117,9 @@ class Tracker:
         try:
             words = self.reader.words(pid)
             if words is None:
+                self.unread[pid] = at  # somebody else's, or over already
                 return
+            self.unread.pop(pid, None)
             relevant = self._is_relevant(words)
             if not relevant and not self.tracked:
                 return  # no need to know its parent: an exec storm elsewhere costs half
@@ -110,6 +128,24 @@ class Tracker:
                 self._report(look, at, found=False, exact=True)
         except Exception as error:  # see _skip
             self._skip(error)
+
+    def exited_unread(self, pid: int, parent: int, at: int) -> None:
+        """A process ended that told of an exec but could not be read.  If it lived long enough to be a run, and was
+        started by a process that works in the course, something was missed, and that is said."""
+        began = self.unread.pop(pid)
+        if at - began < _RUN_MS or parent == self._me:
+            return
+        words = self._words(parent)
+        if parent in self.tracked or (words is not None and words.cwd and self.course.relative(words.cwd) is not None):
+            reason = f"a program that lived {at - began} ms was over before it could be read: the machine is busy"
+            self.put(EventsLost(at, began, SENSOR, reason))
+
+    def _words(self, pid: int) -> Words | None:
+        try:
+            return self.reader.words(pid)
+        except Exception as error:  # see _skip
+            self._skip(error)
+            return None
 
     def noticed(self, pid: int) -> tuple[str, ...] | None:
         """A process was found that had not been there at the last look.  Returns its command line, if it could be
