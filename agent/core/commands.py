@@ -198,19 +198,18 @@ class _Reader:
         script = parsed.operands[0]
         if row.name == "java" and not script.endswith(".java"):
             script = self._java_class(script, parsed)
-        path = self._own(script, row)
-        if path is None:
+        if self._own(script) is None:
             return self._tool(tool_name(script), list(parsed.operands[1:]), row)
         if row is NODE and parsed.has(frozenset({"--watch"})):
             return NotARun("node --watch starts the program again and again in a child")
-        step = self.course.step_of(path)
-        if self.looked and path not in self.text_of and not self._is_known_file(path):
-            return NotARun(f"{row.name} finds no {path}")
-        if row.only_own_language and not _is_shell_step(step):
+        paths = self._there(self._candidates(script, row))
+        if not paths:
+            return NotARun(f"{row.name} finds no {script}")
+        if row.only_own_language and not _is_shell_step(self.course.step_of(paths[0])):
             return NotARun("a shell script that starts other programs")
-        if is_test_file(posixpath.basename(path)):
-            return self._test_file_itself(row, path)
-        return Purpose(Kind.COMPILE, row.name, (path,))
+        if is_test_file(posixpath.basename(paths[0])):
+            return self._test_file_itself(row, paths[0])
+        return Purpose(Kind.COMPILE, row.name, paths)
 
     def _java_class(self, name: str, parsed: Parsed) -> str:
         """`java -cp build pkg.App`: the source of that class, where the course has it."""
@@ -225,7 +224,7 @@ class _Reader:
         return name
 
     def _standard_input(self, row: Interpreter) -> Purpose | NotARun:
-        path = self._own(self.stdin, row) if self.stdin else None
+        path = self._own(self.stdin) if self.stdin else None
         if path is None or row.only_own_language:
             return NotARun(f"{row.name} without a file")
         return Purpose(Kind.COMPILE, row.name, (path,))
@@ -236,12 +235,12 @@ class _Reader:
         return Purpose(Kind.TEST if testing else Kind.COMPILE, row.name, (path,), whole=testing)
 
     def _module(self, module: str, arguments: list[str]) -> Purpose | NotARun:
+        tool = self._tool(module, arguments, PYTHON)
+        if isinstance(tool, Purpose):
+            return tool
         base = module.replace(".", "/")
-        for candidate in (base + ".py", base + "/__main__.py"):
-            path = self.course.resolve(candidate, self.cwd)
-            if path is not None and self._is_known_file(path):
-                return Purpose(Kind.COMPILE, "python", (path,))
-        return self._tool(module, arguments, PYTHON)
+        paths = self._there([path for end in (".py", "/__main__.py") if (path := self._own(base + end)) is not None])
+        return Purpose(Kind.COMPILE, "python", paths) if paths else tool
 
     def _tool(self, name: str, arguments: list[str], row: Interpreter) -> Purpose | NotARun:
         """A script or module from outside the course: a test tool, a host of the student's file, or no run."""
@@ -263,10 +262,10 @@ class _Reader:
         for index, word in enumerate(arguments):
             if word in HOST_MODULE_OPTION and index + 1 < len(arguments):
                 return self._module(arguments[index + 1], arguments[index + 2 :])
-            if not word.startswith("-"):
-                path = self._own(word, row)
-                if path is not None and self._is_known_file(path):
-                    return Purpose(Kind.COMPILE, name, (path,))
+            if not word.startswith("-") and word.endswith(row.endings or ("",)):
+                paths = self._there(self._candidates(word, row))
+                if paths:
+                    return Purpose(Kind.COMPILE, name, paths)
         return NotARun(f"{name} without a step's file")
 
     def _compiler(self, program: str, rest: list[str]) -> Purpose | NotARun:
@@ -393,7 +392,24 @@ class _Reader:
 
     # paths
 
-    def _own(self, operand: str | None, row: Interpreter | None = None) -> str | None:
+    def _candidates(self, operand: str, row: Interpreter) -> list[str]:
+        """The files that an interpreter may mean by its operand: `app` → app, app.js, …, app/index.js."""
+        path = self._own(operand)
+        if path is None:
+            return []
+        if path.endswith(row.endings or ("",)):
+            return [path]
+        inside = [posixpath.join(path, row.directory_file)] if row.directory_file else []
+        return [path, *(path + ending for ending in row.endings), *inside]
+
+    def _there(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        """The one that is there; before anybody looked: a known one, else all, so that somebody looks."""
+        for path in candidates:
+            if path in self.text_of or self._is_known_file(path):
+                return (path,)
+        return () if self.looked else tuple(candidates)
+
+    def _own(self, operand: str | None) -> str | None:
         """The operand as a path of the student's own code (in a step, or in the root of an incremental course)."""
         path = self.course.resolve(operand, self.cwd) if operand else None
         if path is None:
@@ -403,12 +419,6 @@ class _Reader:
             # Incremental grading: what lies outside the steps and LearnPack's own directory is the student's code.
             hidden = path.split("/")[0] in (self.course.base, self.course.exercises.split("/")[0])
             return path if self.course.at_root and not hidden and not _is_vendored(path) else None
-        if row is not None and not self._is_known_file(path):
-            for ending in row.endings:
-                if self._is_known_file(path + ending):
-                    return path + ending
-            if row.directory_file and self._is_known_file(posixpath.join(path, row.directory_file)):
-                return posixpath.join(path, row.directory_file)
         return path
 
     def _step_of(self, path: str) -> Step | None:

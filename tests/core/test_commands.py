@@ -205,6 +205,28 @@ def test_a_wrapper_that_becomes_the_command_has_its_purpose_for_the_time_being(c
     assert purpose.provisional
 
 
+@pytest.mark.parametrize(
+    ("command", "cwd", "path"),
+    [
+        ("python -m pkg.mod", S, "exercises/01-hello/pkg/mod.py"),
+        ("python -m pkg", S, "exercises/01-hello/pkg/__main__.py"),
+        ("python pkg", S, "exercises/01-hello/pkg/__main__.py"),
+        ("coverage run src/main.py", S, "exercises/01-hello/src/main.py"),
+        ("node lib/run", "/c/exercises/02-js", "exercises/02-js/lib/run.js"),
+        ("node lib", "/c/exercises/02-js", "exercises/02-js/lib/index.js"),
+    ],
+)
+def test_a_file_deeper_in_the_step_is_looked_for_and_then_run(command: str, cwd: str, path: str) -> None:
+    assert path in files_to_read(COURSE, command.split(), cwd, None)
+    assert judged(command, cwd, text_of={path: "1"}) == f"compile {path}"
+    assert judged(command, cwd, text_of={}) == "no"
+
+
+@pytest.mark.parametrize("command", ["python -m app", "coverage run app.py", "ipython app.py", "python -m pdb app.py"])
+def test_the_ways_to_run_a_file_in_the_root_of_an_incremental_course(command: str) -> None:
+    assert judged(command, "/c", INCREMENTAL, text_of={"app.py": "1"}) == "compile app.py"
+
+
 def test_a_script_beside_its_interpreter_is_an_installed_tool_wherever_that_is() -> None:
     assert judged("myenv/bin/python myenv/bin/pip --version", S) == "no"
     assert judged("myenv/bin/python3 myenv/bin/pytest test.py", S) == f"test {TEST} whole"
