@@ -23,6 +23,7 @@ from .runners import (
     COMPILERS,
     EXEC_WRAPPERS,
     FORMATTERS,
+    GIT_OPTIONS,
     GIT_WRITERS,
     HOST_MODULE_OPTION,
     HOSTS,
@@ -589,7 +590,8 @@ def rewrites_files(argv: Sequence[str]) -> bool:
         names.append(argv[2])
     if any(name in FORMATTERS for name in names):
         return True
-    return names[0] == "git" and any(word in GIT_WRITERS for word in argv[1:4])
+    operands = parse(argv[1:], GIT_OPTIONS).operands if names[0] == "git" else ()
+    return bool(operands) and operands[0] in GIT_WRITERS
 
 
 def is_server(course: Course, argv: Sequence[str], cwd: str | None) -> bool:

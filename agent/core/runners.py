@@ -424,6 +424,7 @@ COMPILERS = re.compile(
 )
 
 #: Commands that rewrite many files without being anybody's work on a step.
+GIT_OPTIONS = Options(words("-C -c --git-dir --work-tree --namespace --exec-path"), clusters=False)
 GIT_WRITERS = words("checkout pull merge reset stash restore clone switch rebase apply am cherry-pick revert clean")
 FORMATTERS = words(
     "black autopep8 yapf isort ruff prettier eslint standard gofmt rustfmt clang-format blue docformatter"

@@ -360,7 +360,9 @@ def test_formatters_and_checkouts_rewrite_files_and_questions_to_git_do_not() ->
     assert rewrites_files(["python", "-m", "black", "app.py"])
     assert rewrites_files(["git", "pull"])
     assert rewrites_files(["git", "-C", "/c", "checkout", "."])
+    assert rewrites_files(["git", "-C", "/c", "-c", "a=b", "-c", "d=e", "stash"])
     assert not rewrites_files(["git", "status"])
+    assert not rewrites_files(["git", "log", "checkout"])
     assert not rewrites_files(["vim", "app.py"])
 
 
