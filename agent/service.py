@@ -431,7 +431,7 @@ class Agent:
         if self._waiting:
             log.error("%d events could not be written: the journal takes nothing", len(self._waiting))
         held_until = self._held_until()
-        if held_until is not None and held_until <= now_ms():
+        if self._document_due is not None and held_until is not None and held_until <= now_ms():
             self._write_document()
         self._put_status(stopped_at=now_ms())
         if self._trace is not None:

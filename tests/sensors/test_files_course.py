@@ -51,7 +51,7 @@ def test_the_start_tells_what_the_queue_and_the_configuration_say(root: Path) ->
     with Watcher(root) as watcher:
         queue, config = watcher.everything()
     assert queue == QueueRead(
-        1_700_000_000_123, (QueueEntry("initializing", None), QueueEntry("start_exercise", "01-add"))
+        1_700_000_000_123, (QueueEntry("initializing", None, "0"), QueueEntry("start_exercise", "01-add", "1"))
     )
     assert isinstance(config, ConfigRead) and config.current == "01-add"
 
@@ -60,7 +60,7 @@ def test_an_opened_step_is_a_configuration_and_a_queue(watcher: Watcher, root: P
     write_config(root, "01-add")
     write_queue(root, ("initializing", None), ("start_exercise", "01-add"))
     assert watcher.wait_for(ConfigRead).current == "01-add"
-    assert watcher.wait_for(QueueRead).entries[-1] == QueueEntry("start_exercise", "01-add")
+    assert watcher.wait_for(QueueRead).entries[-1] == QueueEntry("start_exercise", "01-add", "1")
     watcher.fence()
     assert watcher.changes() == []
     assert len(watcher.everything()) == 2
@@ -84,7 +84,7 @@ def test_a_half_written_file_is_read_again_when_it_is_whole(watcher: Watcher, ro
     watcher.fence()
     assert watcher.everything() == []  # it says what it said before
     write_queue(root, ("initializing", None), ("reset_exercise", "02-loop"))
-    assert watcher.wait_for(QueueRead).entries[-1] == QueueEntry("reset_exercise", "02-loop")
+    assert watcher.wait_for(QueueRead).entries[-1] == QueueEntry("reset_exercise", "02-loop", "1")
 
 
 def test_a_jest_report_is_read(watcher: Watcher, root: Path) -> None:
@@ -126,7 +126,7 @@ def test_learnpacks_directory_is_watched_when_it_appears(tmp_path: Path) -> None
         (root / ".learn" / "resets" / "00-hello").mkdir(parents=True)
         write_queue(root, ("initializing", None))
         write_config(root, "00-hello")
-        assert watcher.wait_for(QueueRead).entries == (QueueEntry("initializing", None),)
+        assert watcher.wait_for(QueueRead).entries == (QueueEntry("initializing", None, "0"),)
         assert watcher.wait_for(ConfigRead, lambda seen: seen.current == "00-hello")
         assert watcher.wait_for(ResetCopyAppeared).slug == "00-hello"
         (root / ".learn" / "reports").mkdir()

@@ -49,8 +49,8 @@ COUNTS = {"numPassedTests": 3, "numFailedTests": 1, "numFailedTestSuites": 0}
             QueueRead(
                 7,
                 (
-                    QueueEntry("initializing"),
-                    QueueEntry("start_exercise", "00-hello"),
+                    QueueEntry("initializing", None, "123.4"),
+                    QueueEntry("start_exercise", "00-hello", "5"),
                     QueueEntry("open_files"),
                     QueueEntry("reset_exercise"),
                 ),
