@@ -10,6 +10,10 @@ record        a journaled event with its number
 document      .learn/telemetry.json, a fold of the records
 evidence      why an event is believed: the observations behind it, in words and numbers
 step          one exercise of the course; its position is its index
+visit         from the opening of a step to the opening of another
+session       from the start of LearnPack (or the first work) to its end (or half an hour of silence)
+purpose       what a command line is for: it runs or tests files of the course, or it is no run
+level         one way to see processes: connector, pidfd, polling
 launcher      the direct child of the LearnPack server that brackets one run
 
 `agent.core` is pure: no I/O, no clock, no threads.  `agent.sensors` turns the world into observations,

@@ -167,15 +167,6 @@ class Inference:
         )
 
     @property
-    def current_step(self) -> str | None:
-        """The slug of the step that the student is in."""
-        return self._visits.current()
-
-    @property
-    def session(self) -> Session | None:
-        return self._session
-
-    @property
     def learnpack_since(self) -> int | None:
         """Since when a LearnPack server of this course lives (ms), None if none is known."""
         return min((server.started_at for server in self._tree.servers()), default=None)
@@ -283,8 +274,6 @@ class Inference:
             self._gap(since, seen.at, reason, "the course can be read again")
 
     def _clock_jumped(self, seen: ClockJumped) -> None:
-        if seen.slept:
-            return
         by = seen.by_ms
         self._tree.shift(by)
         self._hints = [replace(hint, at=hint.at + by, deadline=hint.deadline + by) for hint in self._hints]

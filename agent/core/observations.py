@@ -189,11 +189,10 @@ class EventsLost:
 
 @dataclass(frozen=True, slots=True)
 class ClockJumped:
-    """The wall clock was set by `by_ms` (negative: back), or the machine slept (`slept`)."""
+    """The wall clock was set by `by_ms` (negative: back).  A machine that slept has set nothing."""
 
     at: int
     by_ms: int
-    slept: bool = False
 
 
 Observation = (

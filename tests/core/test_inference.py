@@ -688,10 +688,6 @@ def test_a_clock_set_back_does_not_keep_a_session_open() -> None:
     assert conclude([], inference=inference, until=1040) == [f"session_end @{HOUR}"]
 
 
-def test_a_sleeping_machine_is_no_gap() -> None:
-    assert conclude([*BEGIN, ClockJumped(HOUR, HOUR, slept=True)]) == []
-
-
 def test_every_event_has_evidence() -> None:
     story: list[Observation] = [
         *SERVED,
