@@ -16,7 +16,7 @@ import os
 import queue
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 
@@ -37,28 +37,22 @@ from .core.observations import (
     ProcessesListed,
     SensorChanged,
 )
+from .document_keeper import DocumentKeeper, Trouble
 from .hosting.notify import notify
 from .sensors.clock import now_ms
 from .sensors.course import read_course
 from .sensors.files.sensor import FileSensor
 from .sensors.processes.promptness import let_threads_take_turns
 from .sensors.processes.sensor import ProcessSensor
-from .store.document_file import DocumentError, DocumentFile
+from .store.adoption import SINCE
+from .store.document_file import DocumentFile
 from .store.journal import Journal, JournalCorrupt, JournalError, JournalGone, dumped, open_or_replace
 from .store.lock import Lock
 
 log = logging.getLogger("learnpack-agent")
 
-#: The document follows an event after this time, and no sooner than 50 times the last one's cost (2 % duty).
-DOCUMENT_DELAY_MS = 300
-DOCUMENT_DUTY = 50
-#: A LearnPack server with telemetry of its own writes the file 0.8-1.5 s after its start (measured); until this
-#: age a server is taken for one that will.
-SERVER_SILENCE_MS = 10_000
 #: A full disk is tried again after this time; so many events wait in memory meanwhile.
 FULL_RETRY_MS = 2_000
-DOCUMENT_RETRY_MS = 20_000
-DOCUMENT_RETRY_LONGEST_MS = 1_200_000
 #: So many observations at most become one journal transaction.
 BURST = 512
 WAITING_EVENTS = 20_000
@@ -70,7 +64,7 @@ SENSOR_DOUBT_MS = 60_000
 #: The first look at the processes takes some ms, a self-test that gets no answer a second.
 PROCESSES_PATIENCE_S = 3.0
 
-_Stop = object()
+_Stop, _DocumentNoticed = object(), object()
 
 
 def run(root: str, config: Config, record: str | None = None) -> None:
@@ -88,20 +82,6 @@ def run(root: str, config: Config, record: str | None = None) -> None:
     agent.run()
 
 
-@dataclass(slots=True)
-class _Trouble:
-    """What is wrong now, for `status`; a repeating failure is logged once per change."""
-
-    text: str | None = None
-
-    def set(self, text: str | None) -> bool:
-        """Returns whether this is news."""
-        news, self.text = text != self.text, text
-        if news and text is not None:
-            log.warning("%s", text)
-        return news
-
-
 class Agent:
     """One course, watched.  `run` is the loop; `stop` ends it from any thread or signal handler."""
 
@@ -112,30 +92,36 @@ class Agent:
         self._stopping = False
         self._waiting: list[Event] = []  # concluded, not yet durable
         self._journal = self._open_journal()
-        self._document = DocumentFile(course.root, self._journal, limit=config.document_max_mb << 20)
+        if self._journal.fact(SINCE) is None:
+            self._journal.put_fact(SINCE, now_ms())
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._settings = Settings(session_silence_ms=config.session_silence_minutes * 60_000)
         self._inference = self._resumed()
+        self._document = DocumentKeeper(
+            DocumentFile(course.root, self._journal, limit=config.document_max_mb << 20),
+            lambda: self._inference.learnpack_since,
+            self._conclude_recorded,
+            lambda trouble: self._put_status(document=trouble),
+        )
         self._processes = ProcessSensor(
             course, self._queue.put, prefer=config.process_sensor, log=log.info, on_level=self._on_level
         )
-        self._files = FileSensor(course, self._queue.put, on_open=self._processes.trigger)
+        self._files = FileSensor(
+            course,
+            self._queue.put,
+            on_open=self._processes.trigger,
+            on_document=lambda: self._queue.put(_DocumentNoticed),
+        )
         self._trace = None
         if record is not None:
             from .trace import TraceWriter
 
             self._trace = TraceWriter(record, self._settings, self._inference.snapshot())
-        self._is_gone = False
-        self._learnpack_writes = False
-        self._learnpack_ran = False
         self._processes_listed = False
         self._processes_checked_at = 0
         self._dropped: tuple[int, int] | None = None  # how many events, since when
         self._journal_retry_at: int | None = None
-        self._document_due: int | None = None
-        self._document_next = 0  # not before (duty)
-        self._document_retry_ms = DOCUMENT_RETRY_MS
-        self._journal_trouble, self._document_trouble = _Trouble(), _Trouble()
+        self._journal_trouble = Trouble()
         self._clock_offset = _clock_offset()
         self._status: dict[str, object] = {"pid": os.getpid(), "started_at": now_ms(), "lost": 0}
 
@@ -180,7 +166,8 @@ class Agent:
         self._files.start()
         self._take_all(BURST)
         self._flush()
-        self._document_due = now_ms() + DOCUMENT_DELAY_MS
+        self._document.noticed(now_ms())
+        self._document.changed(now_ms())
         self._put_status(ready_at=now_ms(), files=self._files_status())
         log.info(
             "ready: watching %s (%d steps); processes: %s",
@@ -217,7 +204,9 @@ class Agent:
         self._deadlines(now_ms())
 
     def _take(self, item: object) -> None:
-        if item is not _Stop:
+        if item is _DocumentNoticed:
+            self._document.noticed(now_ms())
+        elif item is not _Stop:
             self._handle(item)  # type: ignore[arg-type]  # only sensors put anything else, and only observations
 
     def _take_all(self, at_most: int) -> None:
@@ -237,7 +226,7 @@ class Agent:
             self._trace.observation(seen)
         match seen:
             case CourseGone():
-                self._is_gone = True
+                self._document.is_gone = True
             case FileChanged():
                 self._maybe_doubt_processes(seen.at)
             case ProcessesListed():
@@ -250,7 +239,7 @@ class Agent:
                 log.warning("%s: something was missed: %s", seen.sensor, seen.reason)
                 self._put_status(lost=int(str(self._status["lost"])) + 1, files=self._files_status())
             case CourseRead():
-                self._course, self._is_gone = seen.course, False
+                self._course, self._document.is_gone = seen.course, False
                 self._processes.set_course(seen.course)
             case _:
                 pass
@@ -260,20 +249,24 @@ class Agent:
         for event in events:
             log.debug("%s", event)
             if isinstance(event, (Compile, Test)) and event.run.origin is Origin.LEARNPACK:
-                # One with telemetry of its own has written it 4 ms after a run: nothing by now, nothing ever.
-                self._learnpack_ran = True
+                self._document.learnpack_ran()
             if len(self._waiting) < WAITING_EVENTS:
                 self._waiting.append(event)
             else:
                 count, since = self._dropped or (0, event.at)
                 self._dropped = (count + 1, since)
-        if events and self._document_due is None:
-            self._document_due = now_ms() + DOCUMENT_DELAY_MS
-        if any(isinstance(event, SessionEnd) for event in events):
-            self._document_due = now_ms()
+        if events:
+            self._document.changed(now_ms(), at_once=any(isinstance(event, SessionEnd) for event in events))
+
+    def _conclude_recorded(self, observations: list[Observation]) -> bool:
+        """What LearnPack recorded and nobody saw; returns whether what follows from it is durable."""
+        for seen in observations:
+            self._handle(seen)
+        self._flush()
+        return not self._waiting
 
     def _next_deadline(self) -> int | None:
-        times = (self._inference.next_deadline(), self._journal_retry_at, self._document_deadline())
+        times = (self._inference.next_deadline(), self._journal_retry_at, self._document.deadline())
         return min((time for time in times if time is not None), default=None)
 
     def _deadlines(self, now: int) -> None:
@@ -285,9 +278,8 @@ class Agent:
             self._flush()
         if self._journal_retry_at is not None and self._journal_retry_at <= now:
             self._flush()
-        document = self._document_deadline()
-        if document is not None and document <= now:
-            self._write_document()
+        if (document := self._document.deadline()) is not None and document <= now:
+            self._document.handle(now, self._course)
 
     # --- the clock ---
 
@@ -297,10 +289,9 @@ class Agent:
         self._clock_offset = offset
         if abs(by) >= CLOCK_JUMP_MS:
             self._handle(ClockJumped(now_ms(), by))
-            for name in ("_document_due", "_journal_retry_at"):
-                if getattr(self, name) is not None:
-                    setattr(self, name, getattr(self, name) + by)
-            self._document_next += by
+            self._document.shift(by)
+            if self._journal_retry_at is not None:
+                self._journal_retry_at += by
 
     # --- the journal ---
 
@@ -343,7 +334,7 @@ class Agent:
                 self._lock = Lock.acquire(self._directory)
                 now = now_ms()
                 self._waiting.append(Gap(now, now, "the journal was deleted", (Evidence(0, now, str(error)),)))
-            self._journal = self._document.journal = self._open_journal()
+            self._journal = self._document.file.journal = self._open_journal()
             self._journal.append(self._waiting, state)
             self._waiting = []
 
@@ -352,54 +343,6 @@ class Agent:
         self._status.update(facts)
         with contextlib.suppress(JournalError):  # said by _flush, and written with the next change
             self._journal.put_fact("status", self._status)
-
-    # --- the document ---
-
-    def _document_deadline(self) -> int | None:
-        if self._document_due is None:
-            return None
-        due = max(self._document_due, self._document_next)
-        held_until = self._held_until()
-        if held_until is None:
-            return None  # the end of the server's session makes it due again
-        return max(due, held_until)
-
-    def _held_until(self) -> int | None:
-        """When the document may be written: 0 for now, None while a LearnPack server writes it itself, or while the
-        course is gone (a clone of it in progress would find a directory that it did not make)."""
-        if self._is_gone:
-            return None
-        since = self._inference.learnpack_since
-        if since is None:
-            self._learnpack_writes = self._learnpack_ran = False
-            return 0
-        if self._learnpack_writes:
-            return None
-        try:
-            if self._document.foreign_since(since):
-                self._learnpack_writes = True
-                return None
-        except JournalError:
-            return None  # not sure whose it is: not touched, and _flush says what is wrong with the journal
-        return 0 if self._learnpack_ran else since + SERVER_SILENCE_MS
-
-    def _write_document(self) -> None:
-        self._document_due = None
-        try:
-            written = self._document.write(self._course, now_ms())
-        except (DocumentError, JournalError) as error:
-            if self._document_trouble.set(f"telemetry.json is not written: {error}"):
-                self._put_status(document=str(error))
-            self._document_due = self._document_next = now_ms() + self._document_retry_ms
-            self._document_retry_ms = min(2 * self._document_retry_ms, DOCUMENT_RETRY_LONGEST_MS)
-            return
-        self._document_retry_ms = DOCUMENT_RETRY_MS
-        if written.problem is not None:
-            kept = f", a copy is in {written.aside}" if written.aside else ""
-            log.warning("telemetry.json could not be read (%s)%s", written.problem, kept)
-        if self._document_trouble.set(None):
-            self._put_status(document=None)
-        self._document_next = now_ms() + int(written.seconds * 1000 * DOCUMENT_DUTY)
 
     # --- the sensors, and the end ---
 
@@ -430,9 +373,7 @@ class Agent:
         self._flush()
         if self._waiting:
             log.error("%d events could not be written: the journal takes nothing", len(self._waiting))
-        held_until = self._held_until()
-        if self._document_due is not None and held_until is not None and held_until <= now_ms():
-            self._write_document()
+        self._document.finish(now_ms(), self._course)
         self._put_status(stopped_at=now_ms())
         if self._trace is not None:
             self._trace.close()

@@ -15,6 +15,7 @@ from typing import Any
 from .core.codec import from_plain
 from .core.course import Course
 from .core.events import (
+    AiInteraction,
     Compile,
     CompleteStep,
     Event,
@@ -53,7 +54,7 @@ def event_words(event: Event) -> str:
         case Compile() | Test():
             length = "" if event.run.ended_at is None else f", {event.run.ended_at - event.run.started_at} ms"
             return f"{event.name} {event.step.slug}: {outcome(event.run)}{length} ({event.run.origin})"
-        case OpenStep() | CompleteStep() | ResetStep():
+        case OpenStep() | CompleteStep() | ResetStep() | AiInteraction():
             return f"{event.name} {event.step.slug}"
         case Gap():
             return f"gap of {event.at - event.started_at} ms: {event.reason}"

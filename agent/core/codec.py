@@ -11,15 +11,14 @@ the class and the field.  Fields that a class derives by itself (`compare=False`
 Lone surrogates (file names that are not UTF-8) pass through `to_plain` unharmed; the standard `json` module writes
 them as escapes.  Where only valid Unicode is taken (orjson, the document), `cleaned` replaces them.
 
-Known to be weak: a field that is added later is missing in what was written before, and missing means an error;
-who adds one also says what the old data mean (a new schema number in `agent.store.journal`).
+A field with a default may be missing: it was added after the data were written, and the default is what they mean.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping, Set
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
@@ -100,6 +99,14 @@ def _same(value: Any) -> Any:
 def _written_fields(kind: type) -> tuple[tuple[str, Any], ...]:
     hints = get_type_hints(kind)
     return tuple((field.name, hints[field.name]) for field in fields(kind) if field.compare)
+
+
+def _needed_fields(kind: type) -> frozenset[str]:
+    return frozenset(
+        field.name
+        for field in fields(kind)
+        if field.compare and field.default is MISSING and field.default_factory is MISSING
+    )
 
 
 @cache
@@ -241,17 +248,19 @@ def _union_decoder(arguments: tuple[Any, ...]) -> Callable[[Plain], Any]:
 def _dataclass_decoder(kind: type) -> Callable[[Plain], Any]:
     written = [(name, _decoder(hint)) for name, hint in _written_fields(kind)]
     tag = KINDS.get(kind)
-    names = {name for name, _ in written} | ({"kind"} if tag is not None else set())
+    marks = {"kind"} if tag is not None else set()
+    names, needed = {name for name, _ in written} | marks, _needed_fields(kind) | marks
 
     def decode(plain: Plain) -> Any:
-        if type(plain) is not dict or plain.keys() != names or plain.get("kind", tag) != tag:
-            raise CodecError(_mismatch(kind.__name__, names, tag, plain))
+        if type(plain) is not dict or not needed <= plain.keys() <= names or plain.get("kind", tag) != tag:
+            raise CodecError(_mismatch(kind.__name__, names, needed, tag, plain))
         try:
-            return kind(**{name: decoder(plain[name]) for name, decoder in written})
+            return kind(**{name: decoder(plain[name]) for name, decoder in written if name in plain})
         except CodecError:
             for name, decoder in written:  # once more, to learn which field it was
                 try:
-                    decoder(plain[name])
+                    if name in plain:
+                        decoder(plain[name])
                 except CodecError as error:
                     raise CodecError(f"{kind.__name__}.{name}: {error}") from None
             raise
@@ -259,10 +268,10 @@ def _dataclass_decoder(kind: type) -> Callable[[Plain], Any]:
     return decode
 
 
-def _mismatch(name: str, wanted: set[str], tag: str | None, plain: Plain) -> str:
+def _mismatch(name: str, wanted: set[str], needed: Set[str], tag: str | None, plain: Plain) -> str:
     if type(plain) is not dict:
         return f"{name}: expected dict, got {type(plain).__name__}"
-    for what, fields_ in (("missing", wanted - plain.keys()), ("unknown", plain.keys() - wanted)):
+    for what, fields_ in (("missing", needed - plain.keys()), ("unknown", plain.keys() - wanted)):
         if fields_:
             return f"{name}: {what} field {', '.join(sorted(map(repr, fields_)))}"
     return f"{name}: kind is {plain.get('kind')!r}, not {tag!r}"

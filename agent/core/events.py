@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 
 class Origin(StrEnum):
@@ -27,6 +27,49 @@ class Output(StrEnum):
     FULL = "full"
     PARTIAL = "partial"
     NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What a program printed on one stream.
+
+    `size` is its length in bytes.  `text` is all of it where `whole`; else its head and its tail, with a line between
+    them that says how much was left out.
+    """
+
+    text: str
+    size: int
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """One test of a test file: its name as the test runner writes it; `status` is "passed", "failed" or "skipped"."""
+
+    name: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One question to LearnPack's AI tutor and its answer, as LearnPack recorded them."""
+
+    started_at: int
+    ended_at: int | None
+    student_message: str
+    ai_response: str
+    source_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One stay in a step, from its opening (or the first work in it in a session) to the next step or the end of
+    the session.  `active_ms` leaves out the time in which nothing was done."""
+
+    slug: str
+    started_at: int
+    ended_at: int
+    active_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +96,11 @@ class Run:
     `exit_code` is None where it is not known or where a `signal` ended the program.  `source_code` is the
     step's entry file as it was when the run began, None where it could not be read.  `ended_at` is None where
     the end was not seen.  `whole` says that the step's whole test file was run.
+
+    `output` says what `stdout` and `stderr` are worth: all that was printed ("full"), a part of it or what LearnPack
+    made of it ("partial"), nothing ("none").  `stdout_size` and `stderr_size` are the bytes that were printed, None
+    where not known.  `results` are the single tests, as far as the test runner told them.  `tests_modified`: the test
+    file is another one than came with the course; None where that is not known, or for a compile.
     """
 
     started_at: int
@@ -66,6 +114,10 @@ class Run:
     stderr: str | None = None
     output: Output = Output.NONE
     whole: bool = False
+    stdout_size: int | None = None
+    stderr_size: int | None = None
+    results: tuple[TestResult, ...] = ()
+    tests_modified: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +129,23 @@ class SessionStart:
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
+    """`left` is the visit that ends with the session."""
+
     name: ClassVar[str] = "session_end"
     at: int
     evidence: tuple[Evidence, ...]
+    left: Visit | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OpenStep:
+    """`left` is the visit to another step that ends with this opening."""
+
     name: ClassVar[str] = "open_step"
     at: int
     step: StepName
     evidence: tuple[Evidence, ...]
+    left: Visit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +168,13 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class CompleteStep:
+    """`tests_modified`: the tests that passed are not those that came with the course; None: not known, or no tests."""
+
     name: ClassVar[str] = "complete_step"
     at: int
     step: StepName
     evidence: tuple[Evidence, ...]
+    tests_modified: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +182,15 @@ class ResetStep:
     name: ClassVar[str] = "reset_step"
     at: int
     step: StepName
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AiInteraction:
+    name: ClassVar[str] = "ai_interaction"
+    at: int
+    step: StepName
+    interaction: Interaction
     evidence: tuple[Evidence, ...]
 
 
@@ -135,8 +205,6 @@ class Gap:
     evidence: tuple[Evidence, ...]
 
 
-Event = SessionStart | SessionEnd | OpenStep | Compile | Test | CompleteStep | ResetStep | Gap
+Event = SessionStart | SessionEnd | OpenStep | Compile | Test | CompleteStep | ResetStep | AiInteraction | Gap
 
-EVENT_TYPES: Mapping[str, type[Event]] = {
-    kind.name: kind for kind in (SessionStart, SessionEnd, OpenStep, Compile, Test, CompleteStep, ResetStep, Gap)
-}
+EVENT_TYPES: Mapping[str, type[Event]] = {kind.name: kind for kind in get_args(Event)}

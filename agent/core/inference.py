@@ -17,12 +17,14 @@ Processes live in `agent.core.processes`, command lines in `agent.core.commands`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from .commands import entry_of
-from .course import Course, Step, is_source_file, is_test_file
+from .builds import Build, Builds
+from .course import PREVIEWS, Course, Step, is_source_file
 from .events import (
+    AiInteraction,
     Compile,
     CompleteStep,
     Event,
@@ -30,6 +32,7 @@ from .events import (
     Gap,
     OpenStep,
     Origin,
+    Output,
     ResetStep,
     Run,
     SessionEnd,
@@ -37,6 +40,7 @@ from .events import (
     StepName,
     Test,
 )
+from .learnpack_forms import Span, pairs
 from .observations import (
     AgentStarted,
     AgentStopped,
@@ -47,6 +51,7 @@ from .observations import (
     CourseRead,
     EventsLost,
     FileChanged,
+    InteractionRecorded,
     Observation,
     ProcessesListed,
     ProcessExecuted,
@@ -55,9 +60,12 @@ from .observations import (
     QueueRead,
     ReportRead,
     ResetCopyAppeared,
+    RunRecorded,
     SensorChanged,
+    TestsCompared,
 )
 from .processes import FinishedRun, Key, Process, ProcessTree, is_silent
+from .results import passed, report_of, run_of
 from .runners import Kind
 from .visits import Hint, Visits
 
@@ -65,8 +73,10 @@ from .visits import Hint, Visits
 HINT_MS = 500
 #: A save in another step opens it unless more steps change in this time: a checkout or a formatter, not a student.
 EDIT_MS = 1_500
-#: A report belongs to a run if it was written while it ran, give or take the clocks of two threads.
-REPORT_SLACK_MS = 1_000
+#: So many of LearnPack's own records are remembered, in case the agent concludes the same run later.
+_RECORDED = 32
+#: compile-run starts the program's box right after the compiler's has ended.
+NEXT_BOX_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,7 @@ class Snapshot:
     gone_since: int | None = None
     in_flight: tuple[ProcessExecuted, ...] = ()
     hints: tuple[Hint, ...] = ()
+    first_tests: Mapping[str, str] = field(default_factory=dict)
 
 
 class Inference:
@@ -121,6 +132,11 @@ class Inference:
         self._config_known = False
         self._reports: dict[str, ReportRead] = {}
         self._hints: list[Hint] = []
+        self._builds = Builds()
+        self._recorded: list[RunRecorded] = []
+        self._tests_differ: dict[str, bool] = {}
+        self._first_tests: dict[str, str] = {}  # path -> digest of the first content that was seen
+        self._compiled: FinishedRun | None = None  # LearnPack's compiler did its work; the program follows
         self._quiet_until = 0  # many steps changed at once until then: no student
         self._gone: tuple[int, str] | None = None
         self._started_at = 0
@@ -146,6 +162,7 @@ class Inference:
         if snapshot.gone_since is not None:
             self._gone = (snapshot.gone_since, "the course was gone")
         self._restored_processes = snapshot.in_flight
+        self._first_tests = dict(snapshot.first_tests)
         return self
 
     def snapshot(self) -> Snapshot:
@@ -164,6 +181,7 @@ class Inference:
             gone_since=self._gone[0] if self._gone else None,
             in_flight=in_flight,
             hints=tuple(self._hints),
+            first_tests=dict(self._first_tests),
         )
 
     @property
@@ -206,6 +224,12 @@ class Inference:
                 self._process_exited(seen)
             case ProcessesListed():
                 self._processes_listed(seen)
+            case TestsCompared():
+                self._tests_compared(seen)
+            case RunRecorded():
+                self._run_recorded(seen)
+            case InteractionRecorded():
+                self._interaction_recorded(seen)
             case SensorChanged():
                 pass  # of interest for `status`, and for nothing that is concluded
             case EventsLost():
@@ -220,8 +244,7 @@ class Inference:
     def next_deadline(self) -> int | None:
         """The time (ms) at which `handle_deadline` may conclude something, None if only an observation can."""
         times = [hint.deadline for hint in self._hints if self._course is not None]
-        if (launcher := self._tree.next_deadline()) is not None:
-            times.append(launcher)
+        times.extend(due for due in (self._tree.next_deadline(), self._builds.next_deadline()) if due is not None)
         if self._session is not None and self._session.server is None:
             times.append(self._session.last_activity + self._settings.session_silence_ms)
         return min(times, default=None)
@@ -237,6 +260,8 @@ class Inference:
             self._believe(hint)
         for run in self._tree.handle_deadline(now):
             self._finished(run, now)
+        if (build := self._builds.handle_deadline(now)) is not None:
+            self._built(build, None)
         session = self._session
         if (
             session is not None
@@ -276,6 +301,7 @@ class Inference:
     def _clock_jumped(self, seen: ClockJumped) -> None:
         by = seen.by_ms
         self._tree.shift(by)
+        self._builds.shift(by)
         self._hints = [replace(hint, at=hint.at + by, deadline=hint.deadline + by) for hint in self._hints]
         self._visits.entries = [(at + by, slug) for at, slug in self._visits.entries]
         self._reports = {slug: replace(report, at=report.at + by) for slug, report in self._reports.items()}
@@ -353,10 +379,12 @@ class Inference:
                 self._complete(previous, at, (self._evidence(at, f"it has no tests, and {step.slug} was opened"),))
         self._out.append(OpenStep(at, _name(step), evidence))
 
-    def _complete(self, step: Step, at: int, evidence: tuple[Evidence, ...]) -> None:
+    def _complete(
+        self, step: Step, at: int, evidence: tuple[Evidence, ...], tests_modified: bool | None = None
+    ) -> None:
         if step.slug not in self._completed:
             self._completed.add(step.slug)
-            self._out.append(CompleteStep(at, _name(step), evidence))
+            self._out.append(CompleteStep(at, _name(step), evidence, tests_modified))
 
     def _hint(self, slug: str, at: int, wait_ms: int, words: str, *, is_edit: bool = False) -> None:
         """Something says that a step was opened; wait a moment for something better."""
@@ -385,7 +413,10 @@ class Inference:
         self._queue_length, self._queue_last = len(entries), entries[-1] if entries else None
         self.unsaved = True
         for entry in new:
-            self._queue_entry(entry, seen.at, is_baseline)
+            if not entry.is_preview:
+                self._queue_entry(entry, seen.at, is_baseline)
+            elif not is_baseline:
+                self._window_opened(entry, seen)
 
     def _queue_entry(self, entry: QueueEntry, at: int, is_baseline: bool) -> None:
         step = self._course.step_named(entry.slug) if self._course and entry.slug is not None else None
@@ -405,8 +436,40 @@ class Inference:
             case "connection_ended" if not self._tree.servers():
                 # The server's exit tells the same, 10 ms later, where its process can be seen.
                 self._end_session(at, "vscode_queue.json got connection_ended")
-            case "open_files" | "open_window":
+            case "open_files" | "open_window":  # the UI's own open_window: it shows again what is there
                 self._active(at, f"vscode_queue.json got {entry.name}")
+
+    # --- builds without a process ---
+
+    def _preview_written(self, seen: FileChanged, name: str) -> None:
+        current = self._course.step_named(self._visits.at(seen.at) or "") if self._course else None
+        if current is not None and seen.change is not Change.DELETED and self._tree.servers():
+            evidence = self._evidence(seen.at, f"LearnPack wrote {seen.path}")
+            self._builds.written(current, name, seen.at, evidence)
+
+    def _window_opened(self, entry: QueueEntry, seen: QueueRead) -> None:
+        preview = seen.preview
+        slug = (preview and preview.slug) or self._visits.current()
+        if slug is None:
+            return
+        failed = preview is not None and preview.failed is True
+        words = "LearnPack built the page and opened its preview window (vscode_queue.json got open_window)"
+        if failed:
+            words = "LearnPack opened the preview window on a bundle that throws: a module is missing or can't be built"
+        build = self._builds.window_opened(slug, seen.at, failed, self._evidence(seen.at, words))
+        self._built(build, preview.source.text if preview is not None and preview.source is not None else None)
+
+    def _built(self, build: Build, source: str | None) -> None:
+        step = self._course.step_named(build.slug) if self._course else None
+        if step is None:
+            return
+        if step.slug not in self._opened:
+            self._open(step, build.started_at, build.evidence[:1])
+        if self._was_recorded(step.slug, Compile.name, build.started_at, build.ended_at):
+            return
+        self._active(build.ended_at, f"a build of {step.slug}")
+        run = Run(build.started_at, build.ended_at, build.exit_code, None, (), Origin.LEARNPACK, source)
+        self._out.append(Compile(build.ended_at, _name(step), run, build.evidence))
 
     def _config_read(self, seen: ConfigRead) -> None:
         is_baseline = not self._config_known and seen.at < self._started_at
@@ -416,6 +479,10 @@ class Inference:
             self._hint(seen.current, seen.at, HINT_MS, f"currentExercise in config.json became {seen.current}")
 
     def _file_changed(self, seen: FileChanged) -> None:
+        directory, _, file = seen.path.rpartition("/")
+        if self._course is not None and directory == f"{self._course.base}/{PREVIEWS}":
+            self._preview_written(seen, file)
+            return
         step = self._course.step_of(seen.path) if self._course else None
         name = seen.path.rpartition("/")[2]
         if step is None or seen.change is Change.DELETED or not is_source_file(name):
@@ -460,8 +527,12 @@ class Inference:
                 self._server_down(process, seen.at)
 
     def _finished(self, run: FinishedRun, now: int) -> None:
-        if self._course is None or is_silent(run):
+        if self._course is None:
             return
+        if is_silent(run):
+            self._compiled = run if run.purpose.kind is Kind.BUILD and run.origin is Origin.LEARNPACK else None
+            return
+        run = self._with_compiler(run)
         at = run.ended_at if run.ended_at is not None else now
         steps = self._steps_of(self._course, run)
         for step, target in steps:
@@ -470,14 +541,35 @@ class Inference:
                 self._open(step, run.started_at, (self._evidence(run.started_at, words), *run.evidence[:1]))
             self._active(run.started_at, f"a run in {step.slug}")
             self._active(at, f"a run in {step.slug}")
-            concluded = self._run_of(self._course, step, target, run)
+            event = run.purpose.kind.value
+            if run.origin is Origin.LEARNPACK and self._was_recorded(step.slug, event, run.started_at, run.ended_at):
+                continue
+            report = report_of(run, self._reports.get(step.slug), at)
+            concluded = run_of(self._course, step, target, run, report)
             if len(steps) > 1 and concluded.exit_code != 0:
                 concluded = replace(concluded, exit_code=None)  # one exit code for several steps says nothing of each
             if run.purpose.kind is Kind.TEST:
-                self._out.append(Test(at, _name(step), concluded, run.evidence))
-                self._maybe_passed(step, concluded, run, at)
+                self._tested(step, replace(concluded, tests_modified=self._modified(step)), report, at, run.evidence)
             else:
                 self._out.append(Compile(at, _name(step), concluded, run.evidence))
+
+    def _tested(self, step: Step, run: Run, report: ReportRead | None, at: int, evidence: tuple[Evidence, ...]) -> None:
+        self._out.append(Test(at, _name(step), run, evidence))
+        if (words := passed(run, report)) is not None:
+            self._complete(step, at, (self._evidence(at, words), *evidence[-1:]), run.tests_modified)
+
+    def _with_compiler(self, run: FinishedRun) -> FinishedRun:
+        """LearnPack compiles in one box and runs in the next one (Java): that is one build."""
+        compiled, self._compiled = self._compiled, None
+        if (
+            compiled is None
+            or run.origin is not Origin.LEARNPACK
+            or run.purpose.kind is not Kind.COMPILE
+            or compiled.ended_at is None
+            or run.started_at - compiled.ended_at > NEXT_BOX_MS
+        ):
+            return run
+        return replace(run, started_at=compiled.started_at, evidence=(*compiled.evidence[:2], *run.evidence))
 
     def _was_open(self, step: Step, run: FinishedRun) -> bool:
         """Whether this run opens nothing: its step was current when it began, or was opened while it ran."""
@@ -506,38 +598,82 @@ class Inference:
         current = course.step_named(then) if then is not None else None
         return [(current, current.entry or current.path)] if current is not None else []
 
-    def _run_of(self, course: Course, step: Step, target: str, run: FinishedRun) -> Run:
-        texts = {text.path: text.text for text in run.texts}
-        is_test = run.purpose.kind is Kind.TEST or is_test_file(target.rpartition("/")[2])
-        source = None if is_test else texts.get(target)
-        if source is None or "\0" in source:  # a test's source is the entry file; a compiled program is no source
-            source = texts.get(entry_of(course, step) or "")
-        return Run(
-            started_at=run.started_at,
-            ended_at=run.ended_at,
-            exit_code=run.exit_code if run.purpose.exit_tells else None,
-            signal=run.signal,
-            command=run.argv,
-            origin=run.origin,
-            source_code=source,
-            whole=run.purpose.whole and target in step.tests,
-        )
+    # --- what LearnPack recorded itself ---
 
-    def _maybe_passed(self, step: Step, concluded: Run, run: FinishedRun, at: int) -> None:
-        report = self._reports.get(step.slug)
-        passed, words = concluded.exit_code == 0, "its whole test file passed: exit code 0"
-        if (
-            run.purpose.tool == "jest"
-            and report is not None
-            and run.started_at - REPORT_SLACK_MS <= report.at <= at + REPORT_SLACK_MS
-        ):
-            # The report's `success` is always false (7 of 7); its counts tell.  They also tell where no exit code
-            # can be seen.
-            clean = report.passed > 0 and report.failed == 0 and report.failed_suites == 0
-            passed = clean and concluded.exit_code in (0, None) and concluded.signal is None
-            words = f"jest's report says {report.passed} passed, {report.failed} failed"
-        if passed and concluded.whole:
-            self._complete(step, at, (self._evidence(at, words), *run.evidence[-1:]))
+    def _run_recorded(self, seen: RunRecorded) -> None:
+        """A run of the web UI that the agent didn't see: it was not running, or its sensor was blind.
+
+        Such a run may be long over: it opens its step if nobody had, and no session.
+        """
+        step = self._course.step_named(seen.slug) if self._course else None
+        if step is None:
+            return
+        evidence = (self._evidence(seen.ended_at, "LearnPack's own telemetry.json tells of it; it was not seen"),)
+        if seen.was_seen:
+            if seen.event == Test.name and seen.exit_code == 0 and step.is_testable:
+                words = "LearnPack's own telemetry.json says that its test passed: exit code 0"
+                self._complete(step, seen.ended_at, (self._evidence(seen.ended_at, words),), self._modified(step))
+            return
+        self._recorded = [*self._recorded[-_RECORDED:], seen]
+        if step.slug not in self._opened:
+            self._opened.add(step.slug)
+            self._visits.add(seen.started_at, step.slug)
+            self._out.append(OpenStep(seen.started_at, _name(step), evidence))
+        texts = seen.stdout is not None or seen.stderr is not None
+        run = Run(
+            started_at=seen.started_at,
+            ended_at=seen.ended_at,
+            exit_code=seen.exit_code,
+            signal=None,
+            command=(),
+            origin=Origin.LEARNPACK,
+            source_code=seen.source_code,
+            stdout=seen.stdout,
+            stderr=seen.stderr,
+            output=Output.PARTIAL if texts else Output.NONE,
+            whole=seen.event == Test.name and step.is_testable,  # LearnPack's button runs the whole test file
+        )
+        if seen.event == Test.name:
+            self._tested(step, replace(run, tests_modified=self._modified(step)), None, seen.ended_at, evidence)
+        else:
+            self._out.append(Compile(seen.ended_at, _name(step), run, evidence))
+
+    def _was_recorded(self, slug: str, event: str, started_at: int, ended_at: int | None) -> bool:
+        """Whether LearnPack's record of this run came first, so that it is an event already."""
+        theirs = [
+            Span(number, one.started_at, one.ended_at)
+            for number, one in enumerate(self._recorded)
+            if (one.slug, one.event) == (slug, event)
+        ]
+        same = pairs([Span(0, started_at, ended_at)], theirs)
+        if same:
+            del self._recorded[same[0]]
+        return bool(same)
+
+    def _interaction_recorded(self, seen: InteractionRecorded) -> None:
+        step = self._course.step_named(seen.slug) if self._course else None
+        if step is None:
+            return
+        at = seen.interaction.ended_at or seen.interaction.started_at
+        if self._session is not None and at >= self._session.started_at:
+            self._active(at, f"a question to the AI tutor in {step.slug}")
+        evidence = (self._evidence(at, "LearnPack's own telemetry.json tells of it, and the student is logged in"),)
+        self._out.append(AiInteraction(at, _name(step), seen.interaction, evidence))
+
+    # --- the tests that came with the course ---
+
+    def _tests_compared(self, seen: TestsCompared) -> None:
+        for file in seen.files:
+            differs = file.differs
+            if differs is None:
+                differs = self._first_tests.setdefault(file.path, file.digest) != file.digest
+            self._tests_differ[file.path] = differs
+        self.unsaved = True
+
+    def _modified(self, step: Step) -> bool | None:
+        """Whether a test file of the step is another than came with the course; None where one was not compared."""
+        known = [self._tests_differ.get(path) for path in step.tests]
+        return True if True in known else None if None in known or not known else False
 
     def _evidence(self, at: int, words: str) -> Evidence:
         return Evidence(self._number, at, words)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .course import Course
+from .events import Captured, Interaction, TestResult
 
 
 class Change(Enum):
@@ -62,7 +63,7 @@ class FileChanged:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """One entry of `.learn/vscode_queue.json`; `slug` is its data where that is a text.
+    """One entry of `.learn/vscode_queue.json`; `slug` is its data where that is a text: a step, or a preview's URL.
 
     `stamp` is its `time` as text: no clock (LearnPack mixes units), but no two queues have the same.
     """
@@ -71,13 +72,47 @@ class QueueEntry:
     slug: str | None = None
     stamp: str = ""
 
+    @property
+    def is_preview(self) -> bool:
+        """Whether LearnPack opens its preview window: a build of HTML or React ended.
+
+        Only the plugins enqueue an `open_window` with a URL; the web UI's own message of that name carries an object.
+        """
+        return self.name == "open_window" and self.slug is not None and self.slug.endswith("/preview")
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """The text of a file at the moment at which something that uses it happened."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What LearnPack built to show it in its preview window (`.learn/dist`), as it is on the disk.
+
+    `slug` is the step that it was built from where the bundle names it (React).  `failed`: the bundle throws where a
+    module is missing or could not be built, which LearnPack shows all the same; None where nobody can tell (HTML).
+    `source` is the step's entry file.
+    """
+
+    slug: str | None = None
+    failed: bool | None = None
+    source: FileText | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class QueueRead:
-    """`.learn/vscode_queue.json`, whole: LearnPack appends to it, and begins anew at each start."""
+    """`.learn/vscode_queue.json`, whole: LearnPack appends to it, and begins anew at each start.
+
+    `preview` is what lies there where one of the newest entries says that a build ended.
+    """
 
     at: int
     entries: tuple[QueueEntry, ...]
+    preview: Preview | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +133,72 @@ class ResetCopyAppeared:
 
 @dataclass(frozen=True, slots=True)
 class ReportRead:
-    """`.learn/reports/<slug>.json` of a jest run: its counts (its `success` is always false)."""
+    """`.learn/reports/<slug>.json` of a jest run: its counts (its `success` is always false).
+
+    `message` is what jest says of the failures, for people; `results` are the single tests in jest's order.
+    """
 
     at: int
     slug: str
     passed: int
     failed: int
     failed_suites: int
+    message: str = ""
+    results: tuple[TestResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class FileText:
-    """The text of a file at the moment at which a process that uses it started."""
+class ComparedTest:
+    """A test file of a step, compared with the one that came with the course.
+
+    `digest` stands for its content (the same content gives the same text in every life of the agent).  `differs` is
+    None where the course's own could not be found; `compared_with` says in words which was: LearnPack's copy in
+    `resets/`, or a commit in git.
+    """
 
     path: str
-    text: str
+    digest: str
+    differs: bool | None
+    compared_with: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestsCompared:
+    """Test files of steps were compared with those that came with the course.
+
+    Comes soon after the start, with all of them, and then with those of which the answer is another than before.
+    """
+
+    at: int
+    files: tuple[ComparedTest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecorded:
+    """LearnPack's own telemetry.json tells of a run.  `event` is "compile" or "test".
+
+    `was_seen`: the journal has that run already, and LearnPack may know more of it: how it ended.
+    """
+
+    at: int
+    slug: str
+    event: str
+    started_at: int
+    ended_at: int
+    exit_code: int | None
+    source_code: str | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    was_seen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionRecorded:
+    """LearnPack's own telemetry.json got a conversation with the AI tutor, and the student is logged in."""
+
+    at: int
+    slug: str
+    interaction: Interaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +231,9 @@ class ProcessExited:
     """A process that had been reported is gone.
 
     Exactly one of `exit_code` and `signal` is set where the kernel told how it ended; both are None where it
-    didn't, and `exact` is False where `at` is only when the absence was noticed.
+    didn't, and `exact` is False where `at` is only when the absence was noticed.  `stdout` and `stderr` are what it
+    printed where that could be read.  `failed_tests` are the ids of the tests that failed, from a test runner's own
+    cache, None where that can't be known for sure.
     """
 
     at: int
@@ -154,6 +242,9 @@ class ProcessExited:
     exit_code: int | None = None
     signal: int | None = None
     exact: bool = True
+    stdout: Captured | None = None
+    stderr: Captured | None = None
+    failed_tests: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +296,9 @@ Observation = (
     | ConfigRead
     | ResetCopyAppeared
     | ReportRead
+    | TestsCompared
+    | RunRecorded
+    | InteractionRecorded
     | ProcessExecuted
     | ProcessExited
     | ProcessesListed

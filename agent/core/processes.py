@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from .commands import NotARun, Purpose, is_build_launcher, is_server, purpose_of, rewrites_files
 from .course import Course
-from .events import Evidence, Origin
+from .events import Captured, Evidence, Origin
 from .observations import FileText, ProcessExecuted, ProcessExited
 from .runners import Kind
 
@@ -50,6 +50,9 @@ class Process:
     exit_seen: bool = False
     exit_code: int | None = None
     signal: int | None = None
+    stdout: Captured | None = None
+    stderr: Captured | None = None
+    failed_tests: tuple[str, ...] | None = None
 
     @property
     def alive(self) -> bool:
@@ -76,7 +79,10 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run that is over.  `ended_at` is None where its end was not seen."""
+    """A run that is over.  `ended_at` is None where its end was not seen.
+
+    `stdout` and `stderr` are what LearnPack's launcher got of it, `failed_tests` what the program's own cache says.
+    """
 
     purpose: Purpose
     argv: tuple[str, ...]
@@ -87,6 +93,9 @@ class FinishedRun:
     origin: Origin
     texts: tuple[FileText, ...]
     evidence: tuple[Evidence, ...]
+    stdout: Captured | None = None
+    stderr: Captured | None = None
+    failed_tests: tuple[str, ...] | None = None
 
     @property
     def failed(self) -> bool:
@@ -150,6 +159,7 @@ class ProcessTree:
             return None, []
         process.exited_at, process.exit_seen = seen.at, True
         process.exit_code, process.signal = seen.exit_code, seen.signal
+        process.stdout, process.stderr, process.failed_tests = seen.stdout, seen.stderr, seen.failed_tests
         process.evidence.append(Evidence(number, seen.at, _exit_words(process, seen)))
         return process, self._conclude(process)
 
@@ -273,6 +283,9 @@ def _finished(program: Process, launcher: Process | None) -> FinishedRun:
         origin=origin,
         texts=program.texts,
         evidence=tuple(evidence),
+        stdout=bracket.stdout,
+        stderr=bracket.stderr,
+        failed_tests=program.failed_tests,
     )
 
 

@@ -21,12 +21,15 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..core.course import printable
+from ..core.course import PREVIEWS, printable
 
 #: Larger files are compared without reading them.
 CONTENT_LIMIT = 1 << 20
 #: LearnPack's own JSON is read whole up to this size; vscode_queue.json of a long session has some 10 kB.
 LEARNPACK_LIMIT = 8 << 20
+
+#: A limit that no file keeps to, not even an empty one: it is compared by size, time and inode only.
+UNREAD = -1
 
 #: LearnPack's own directory; the first one that exists counts.
 BASES = (".breathecode", ".learn")
@@ -73,8 +76,11 @@ COURSE_FILES = frozenset(
     )
 )
 
-#: Files of LearnPack's directory that are read.  telemetry.json is not one of them: the agent writes it itself.
+#: Files of LearnPack's directory that are read.
 LEARNPACK_FILES = frozenset(("config.json", "vscode_queue.json", "learn.json"))
+
+#: LearnPack's own telemetry in its directory: only noticed here, `agent.store` reads and writes it.
+DOCUMENT = "telemetry.json"
 
 
 def is_transient(name: str) -> bool:
@@ -116,7 +122,7 @@ class Scope:
 
     def has_directory(self, path: str) -> bool:
         """Whether the directory of this path is watched (if it exists, and is no virtual environment)."""
-        if path in (".", self.base, self.reports, self.resets):
+        if path in (".", self.base, self.reports, self.resets, self.previews):
             return True
         if not is_below(path, self.exercises):
             return self.exercises.startswith(path + "/")
@@ -131,7 +137,9 @@ class Scope:
     def has_file(self, directory: str, name: str) -> bool:
         """Whether a file of this name in this watched directory is looked at."""
         if directory == self.base:
-            return name in LEARNPACK_FILES
+            return name in LEARNPACK_FILES or name == DOCUMENT
+        if directory == self.previews:
+            return not (name.startswith(".") or is_transient(name))
         if directory == self.reports:
             return name.endswith(".json") and not name.startswith(".")
         if directory == ".":
@@ -156,6 +164,17 @@ class Scope:
     @property
     def resets(self) -> str:
         return f"{self.base}/resets"
+
+    @property
+    def previews(self) -> str:
+        return f"{self.base}/{PREVIEWS}"
+
+    def is_only_noticed(self, directory: str, name: str) -> bool:
+        """Whether a file is never read: each write is a change, also one of the same content.
+
+        LearnPack builds HTML and React by writing the preview, and nothing else tells of it.
+        """
+        return directory == self.previews or (directory == self.base and name == DOCUMENT)
 
 
 class Seen(NamedTuple):

@@ -5,6 +5,10 @@ that carries the `event_id` of one of our own records is ours coming back and is
 attempts, AI interactions, quiz submissions, sessions, and the keys of the document and of each step, in the one form
 of `core.learnpack_forms`; only personal data (`fullname`) is left out.
 
+A run or an AI interaction that is new here waits to be concluded (`waiting`): it may be one that the agent saw itself,
+or one that only LearnPack tells of.  What LearnPack had recorded before this journal was begun does not wait: it stays
+in the document, and whose work it was isn't known.
+
 Rows: kind "compile", "test", "ai_interaction", "quiz_submission" (one element of a step's list), "step" (a step's
 other keys), "session" and "document" (step_slug "").
 """
@@ -12,7 +16,7 @@ other keys), "session" and "document" (step_slug "").
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +37,12 @@ from ..core.learnpack_forms import (
 )
 from .journal import Journal, JournalCorrupt, dumped
 from .json_pieces import Unreadable, take_apart
+
+#: The fact that says since when (ms) this journal is kept.
+SINCE = "since"
+
+#: The kinds of which each element is an event.
+CONCLUDED = frozenset(("compile", "test", "ai_interaction"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,7 @@ def adopt(journal: Journal, course: Course, read: Callable[[int, int], bytes]) -
     if any(piece.step >= len(slugs) for piece in pieces):
         raise Unreadable("it has several lists of steps")
     new = 0
+    since = journal.fact(SINCE) or 0
     with journal.transaction():
         _adopt_head(journal, document)
         for slug, step in zip(slugs, steps, strict=True):
@@ -112,7 +123,7 @@ def adopt(journal: Journal, course: Course, read: Callable[[int, int], bytes]) -
             text = read(piece.start, piece.end - piece.start)
             element = parsed(text)
             if isinstance(element, dict) and not _is_ours(journal, element):
-                new += _adopt_element(journal, slugs[piece.step], LISTS[piece.key], element, seen)
+                new += _adopt_element(journal, slugs[piece.step], LISTS[piece.key], element, seen, since)
     return Adoption(new, len(pieces))
 
 
@@ -155,7 +166,12 @@ def _adopt_head(journal: Journal, document: dict[str, Any]) -> None:
 
 
 def _adopt_element(
-    journal: Journal, slug: str, kind: str, element: Mapping[str, Any], seen: Counter[tuple[str, str, str]]
+    journal: Journal,
+    slug: str,
+    kind: str,
+    element: Mapping[str, Any],
+    seen: Counter[tuple[str, str, str]],
+    since: int,
 ) -> bool:
     attempt = read_attempt(element, kind)
     started, ended = attempt.get("started_at"), attempt.get("ended_at")
@@ -168,7 +184,23 @@ def _adopt_element(
     seen[slug, kind, identity] += 1
     if seen[slug, kind, identity] > 1:
         identity += f"#{seen[slug, kind, identity]}"
-    return _unite(journal, slug, kind, identity, attempt, same_attempt)
+    is_new = _unite(journal, slug, kind, identity, attempt, same_attempt)
+    if is_new and kind in CONCLUDED and "event_id" not in attempt and (ended or started or 0) >= since:
+        waits = "UPDATE adopted SET waits=1 WHERE step_slug=? AND kind=? AND identity=?"
+        journal.connection.execute(waits, (slug, kind, identity))
+    return is_new
+
+
+def waiting(journal: Journal) -> list[tuple[int, str, str]]:
+    """What LearnPack recorded and nobody has concluded yet: the row's key, its step's slug and its kind, by time."""
+    query = "SELECT key, step_slug, kind FROM adopted WHERE waits ORDER BY coalesce(started_at, ended_at), key"
+    return list(journal.connection.execute(query))
+
+
+def concluded(journal: Journal, keys: Collection[int]) -> None:
+    """These rows need not be looked at again."""
+    with journal.transaction(durable=False):
+        journal.connection.executemany("UPDATE adopted SET waits=0 WHERE key=?", [(key,) for key in keys])
 
 
 def _unite(

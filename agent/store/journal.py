@@ -27,13 +27,16 @@ from typing import Any
 import orjson
 
 from ..core.codec import cleaned, event_from, from_plain, to_plain
+from ..core.document import size_beside_texts
 from ..core.events import Compile, Event, Gap, Run, SessionEnd, SessionStart, Test
 from ..core.learnpack_forms import OUTPUTS, encoded_size
 
 NAME = "journal.sqlite3"
 
-#: The number of the tables below.  A journal with a higher one belongs to a newer agent.
-SCHEMA = 1
+#: The number of the tables below, and of what is in them.  A journal with a higher one belongs to a newer agent.
+#: 2: an event may carry more than one of 1 does (visits, sizes, results), what is missing there has a default; and what
+#: LearnPack recorded waits to be concluded.
+SCHEMA = 2
 
 _TABLES = """
 CREATE TABLE records(
@@ -58,9 +61,19 @@ CREATE TABLE adopted(
     ended_at INTEGER,
     outputs_size INTEGER NOT NULL,
     body BLOB NOT NULL,
+    waits INTEGER NOT NULL DEFAULT 0,
     UNIQUE(step_slug, kind, identity)
 );
+CREATE INDEX adopted_waiting ON adopted(waits) WHERE waits;
 """
+
+#: What makes the tables of each older schema those of the next.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE adopted ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX adopted_waiting ON adopted(waits) WHERE waits;
+""",
+}
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PAGE = 32
@@ -184,12 +197,14 @@ class Journal:
             if execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
                 raise JournalError(f"{self.path}: this file system does not take a write-ahead log")
             execute("PRAGMA synchronous=FULL")
-        if version == 0:
+        if version < SCHEMA and not read_only:
             with self.transaction():
+                steps = [_TABLES] if version == 0 else [_MIGRATIONS[old] for old in range(version, SCHEMA)]
                 # Not executescript: it would commit after each statement.
-                for statement in _TABLES.split(";")[:-1]:
+                for statement in ";".join(steps).split(";")[:-1]:
                     execute(statement)
-                execute("INSERT INTO facts VALUES('journal_id', ?)", (orjson.dumps(_new_id()),))
+                if version == 0:
+                    execute("INSERT INTO facts VALUES('journal_id', ?)", (orjson.dumps(_new_id()),))
                 execute(f"PRAGMA user_version={SCHEMA}")
         self.id = str(self.fact("journal_id") or "")
         if not self.id:
@@ -264,6 +279,7 @@ class Journal:
                     texts[name] = text
                     size += encoded_size(text)
                     plain["run"][name] = None
+            size += size_beside_texts(run)
         body = dumped(plain)
         started_at, ended_at = (None, None) if run is None else (run.started_at, run.ended_at)
         slug = None if isinstance(event, (SessionStart, SessionEnd, Gap)) else cleaned(event.step.slug)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.core.course import ENTRIES, Course, step_from
-from agent.core.events import Compile, CompleteStep, Event, Gap, OpenStep, ResetStep, SessionEnd, SessionStart, Test
+from agent.core.events import (
+    AiInteraction,
+    Compile,
+    CompleteStep,
+    Event,
+    Gap,
+    OpenStep,
+    ResetStep,
+    SessionEnd,
+    SessionStart,
+    Test,
+)
 from agent.core.inference import Inference
 from agent.core.observations import (
     FileText,
@@ -89,7 +100,7 @@ def told(event: Event) -> str:
             run = event.run
             result = f"sig{run.signal}" if run.signal else str(run.exit_code)
             return f"{event.name} {event.step.slug} {result} @{run.started_at}-{run.ended_at} {run.origin}"
-        case OpenStep() | CompleteStep() | ResetStep():
+        case OpenStep() | CompleteStep() | ResetStep() | AiInteraction():
             return f"{event.name} {event.step.slug} @{event.at}"
         case Gap():
             return f"gap {event.started_at}-{event.at}"

@@ -145,10 +145,10 @@ def play(learnpack: LearnPack) -> dict[str, int | None]:
 @pytest.fixture(scope="module")
 def scene(long_stage: Stage) -> Scene:
     course = make_course(long_stage.directory / "course", PYTHON)
+    files_before = {path.name for path in (course / ".learn").iterdir()}
     agent = long_stage.agent(course).start()
     learnpack = long_stage.learnpack(course, GITHUB_TOKEN=SECRET)
-    scene = Scene(course, agent, learnpack, may_miss=agent.may_miss())
-    scene.files_before = {path.name for path in (course / ".learn").iterdir()}
+    scene = Scene(course, agent, learnpack, may_miss=agent.may_miss(), files_before=files_before)
     learnpack.start()
     scene.server_up = time.time_ns() // 1_000_000
     scene.completed = play(learnpack)

@@ -18,6 +18,7 @@ import pytest
 
 from agent.core.events import Event, Output
 from agent.store import journal as journal_module
+from agent.store.adoption import waiting
 from agent.store.journal import (
     NAME,
     Journal,
@@ -218,7 +219,7 @@ def test_a_journal_of_a_newer_agent_is_refused_in_one_line(directory: Path) -> N
     with Journal.open(directory, create=True) as journal:
         journal.connection.execute("PRAGMA user_version=99")
     for read_only in (False, True):
-        with pytest.raises(JournalError, match=r"written by a newer learnpack-agent \(journal 99, this one knows 1\)"):
+        with pytest.raises(JournalError, match=r"written by a newer learnpack-agent \(journal 99, this one knows 2\)"):
             Journal.open(directory, create=not read_only, read_only=read_only)
     with pytest.raises(JournalError, match="newer"):
         open_or_replace(directory, "now")
@@ -442,3 +443,21 @@ def test_a_lock_of_another_process_holds_the_writer_up_for_a_moment_only(directo
             assert [record.number for record in journal.append([a_test("01-hello", 2, 3)], None)] == [1]
         finally:
             other.close()
+
+
+def test_a_journal_of_an_older_agent_is_brought_up_to_date_and_keeps_its_records(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, create=True) as journal:
+        (record,) = journal.append([a_test("01-hello", 1, 2)], b"{}")
+        journal.connection.execute("DROP INDEX adopted_waiting")
+        journal.connection.execute("ALTER TABLE adopted DROP COLUMN waits")
+        body = "SELECT body FROM records"
+        old = orjson.loads(journal.connection.execute(body).fetchone()[0])
+        for later in ("stdout_size", "stderr_size", "results", "tests_modified"):
+            del old["run"][later]
+        journal.connection.execute("UPDATE records SET body=?", (orjson.dumps(old),))
+        journal.connection.execute("PRAGMA user_version=1")
+    with Journal.open(tmp_path, create=False, read_only=True) as journal:
+        assert list(journal.records()) == [record]
+    with Journal.open(tmp_path, create=True) as journal:
+        assert list(journal.records()) == [record]
+        assert waiting(journal) == []

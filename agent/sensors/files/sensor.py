@@ -30,11 +30,22 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from ...core.course import Course, printable
-from ...core.observations import Change, CourseGone, CourseRead, EventsLost, FileChanged, Observation, ResetCopyAppeared
+from ...core.observations import (
+    Change,
+    ConfigRead,
+    CourseGone,
+    CourseRead,
+    EventsLost,
+    FileChanged,
+    Observation,
+    QueueRead,
+    ResetCopyAppeared,
+)
 from ..clock import now_ms
 from ..course import CourseError, read_course
 from ..learnpack import parse_learnpack_file
-from ..picture import Look, Scope, is_course_file, joined, one_line, parent_of
+from ..picture import DOCUMENT, Look, Scope, is_course_file, joined, one_line, parent_of
+from ..preview import with_preview
 from .mounts import Mount, mounts_within, read_mounts, remote_kind
 from .root import concerns_root, identity_of, watch_above, why_gone
 from .tree import RootLostError, Tree
@@ -97,7 +108,8 @@ def open_source(root: str) -> Source:
 class FileSensor:
     """Puts observations, from its own thread, until it is stopped.
 
-    `put` must not block for long.  `on_open` is called in that thread, once for each batch of notices in which a file
+    `put` must not block for long.  `on_document` is called in that thread when LearnPack's telemetry.json was written,
+    by whomever.  `on_open` is called in that thread, once for each batch of notices in which a file
     of a step was opened, before anything else is done with the batch; only while `watch_opens` is on.  The agent's own
     reads (one after each save) count as well: to leave them out could hide the open of a program that starts just then,
     because the kernel makes one notice of two.
@@ -110,11 +122,13 @@ class FileSensor:
         *,
         watch_opens: bool = False,
         on_open: Callable[[], None] | None = None,
+        on_document: Callable[[], None] | None = None,
         source: Callable[[str], Source] = open_source,
     ) -> None:
         self._course = course
         self._put = put
         self._on_open = on_open
+        self._on_document = on_document
         self._opens_wanted = watch_opens
         self._opens_placed = False
         self._open_source = source
@@ -132,6 +146,7 @@ class FileSensor:
         self._losses = 0
         self._failures = 0
         self._read_at = now_ms()
+        self._current: str | None = None  # LearnPack's current step, as its config.json says
         self._settle_limit = self._course_limit = 0.0
         self._costs = {"course": 0.0, "rescan": 0.0}
         #: What has to be done when, on the monotonic clock (s).
@@ -412,6 +427,8 @@ class FileSensor:
                 seen = parse_learnpack_file(
                     self._course, joined(base, name), found.content, found.mtime_ns // 1_000_000
                 )
+                if isinstance(seen, ConfigRead):
+                    self._current = seen.current
                 if seen is not None:
                     self._put(seen)
 
@@ -549,8 +566,13 @@ class FileSensor:
         return True
 
     def _learnpack_file_changed(self, path: str, at: int, found: Look | None) -> bool:
-        if is_course_file(path.rpartition("/")[2]):
+        name = path.rpartition("/")[2]
+        if is_course_file(name):
             self.layout_changed()
+            return True
+        if name == DOCUMENT:
+            if self._on_document is not None:
+                self._on_document()
             return True
         if found is None:
             return True  # deleted: LearnPack's `clean` says nothing about the student
@@ -560,7 +582,9 @@ class FileSensor:
         seen = parse_learnpack_file(self._course, path, found.content, at)
         if seen is None:
             return False
-        self._put(seen)
+        if isinstance(seen, ConfigRead):
+            self._current = seen.current
+        self._put(with_preview(self._course, seen, self._current) if isinstance(seen, QueueRead) else seen)
         return True
 
     def copy_appeared(self, name: str, at: int) -> None:

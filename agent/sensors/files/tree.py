@@ -26,6 +26,7 @@ from ..picture import (
     CONTENT_LIMIT,
     ENVIRONMENT_MARK,
     LEARNPACK_LIMIT,
+    UNREAD,
     Look,
     Scope,
     Seen,
@@ -338,7 +339,7 @@ class Tree:
         known = self.files.get(directory, {}).get(name)
         try:
             found = look(
-                self._absolute(directory, name), known=known if is_scan else None, limit=self._limit(directory)
+                self._absolute(directory, name), known=known if is_scan else None, limit=self._limit(directory, name)
             )
         except OSError as error:
             self._set_trouble(directory, self._trouble_of(directory, error))
@@ -379,7 +380,7 @@ class Tree:
     def read(self, directory: str, name: str) -> Look | None:
         """The file as it is, taken into the picture without a word; None if there is none that can be read."""
         try:
-            found = look(self._absolute(directory, name), limit=self._limit(directory))
+            found = look(self._absolute(directory, name), limit=self._limit(directory, name))
         except OSError:
             return None
         if found is not None:
@@ -438,7 +439,9 @@ class Tree:
             del self.files[directory]
         return True
 
-    def _limit(self, directory: str) -> int:
+    def _limit(self, directory: str, name: str) -> int:
+        if self.scope.is_only_noticed(directory, name):
+            return UNREAD
         return LEARNPACK_LIMIT if self.scope.is_learnpacks(directory) else CONTENT_LIMIT
 
     def _trouble_of(self, path: str, error: OSError) -> Trouble:

@@ -1,0 +1,206 @@
+"""When the document is read, written, or left alone: the agent's side of living with LearnPack's own telemetry.
+
+LearnPack with telemetry of its own keeps the whole document in memory and writes it over again at each event, so while
+its server lives the agent only reads what it wrote; when the server is gone, the agent writes the union.  Reading and
+writing cost as much as the document is long, so each is done no sooner than 50 times the last one's cost (2 % of the
+time).
+
+How it is read and written: `store/document_file.py`; what becomes of what LearnPack recorded: `store/recorded.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .core.course import Course
+from .core.observations import Observation
+from .sensors.clock import now_ms
+from .sensors.learnpack import is_logged_in
+from .store.adoption import concluded
+from .store.document_file import DocumentError, DocumentFile
+from .store.journal import JournalError
+from .store.recorded import recorded
+
+log = logging.getLogger("learnpack-agent")
+
+#: The document follows an event after this time, and what LearnPack wrote is read after this.
+WRITE_DELAY_MS = 300
+READ_DELAY_MS = 20
+DUTY = 50
+#: A LearnPack server with telemetry of its own writes the file 0.8-1.5 s after its start (measured); until this
+#: age a server is taken for one that will.
+SERVER_SILENCE_MS = 10_000
+RETRY_MS = 20_000
+RETRY_LONGEST_MS = 1_200_000
+
+
+@dataclass(slots=True)
+class Trouble:
+    """What is wrong now, for `status`; a repeating failure is logged once per change."""
+
+    text: str | None = None
+
+    def set(self, text: str | None) -> bool:
+        """Returns whether this is news."""
+        news, self.text = text != self.text, text
+        if news and text is not None:
+            log.warning("%s", text)
+        return news
+
+
+class DocumentKeeper:
+    """Belongs to the loop: `deadline` says when `handle` has something to do, the other methods what happened."""
+
+    def __init__(
+        self,
+        file: DocumentFile,
+        learnpack_since: Callable[[], int | None],
+        conclude: Callable[[list[Observation]], bool],
+        put_status: Callable[[str | None], None],
+    ) -> None:
+        """`learnpack_since`: since when a LearnPack server lives; `conclude` feeds observations to the inference and
+        returns whether what followed is durable; `put_status` tells why the document can't be written."""
+        self.file = file
+        self.is_gone = False
+        self._learnpack_since = learnpack_since
+        self._conclude = conclude
+        self._put_status = put_status
+        self._write_due: int | None = None
+        self._read_due: int | None = None
+        self._recorded_due: int | None = 0  # what waits since the agent's last life
+        self._not_before = {"write": 0, "read": 0}
+        self._retry_ms = RETRY_MS
+        self._trouble = Trouble()
+        self._learnpack_writes = self._learnpack_ran = False
+
+    # --- what happened ---
+
+    def changed(self, now: int, *, at_once: bool = False) -> None:
+        """The journal has more than the document."""
+        due = now if at_once else now + WRITE_DELAY_MS
+        if self._write_due is None or at_once:
+            self._write_due = due
+
+    def learnpack_ran(self) -> None:
+        """A run of LearnPack's ended: one with telemetry of its own writes it 4 ms later."""
+        self._learnpack_ran = True
+
+    def noticed(self, now: int) -> None:
+        """The file on the disk was written, by whomever."""
+        if self._read_due is None:
+            self._read_due = now + READ_DELAY_MS
+
+    def shift(self, by_ms: int) -> None:
+        """The clock was set."""
+        for name in ("_write_due", "_read_due", "_recorded_due"):
+            due = getattr(self, name)
+            setattr(self, name, None if due is None else due + by_ms)
+        self._not_before = {what: due + by_ms for what, due in self._not_before.items()}
+
+    # --- the loop asks ---
+
+    def deadline(self) -> int | None:
+        times = (self._writing_due(), self._reading_due(), self._recorded_due)
+        return min((time for time in times if time is not None), default=None)
+
+    def handle(self, now: int, course: Course) -> None:
+        """Do what is due."""
+        if (due := self._reading_due()) is not None and due <= now:
+            self._read(now, course)
+        if self._recorded_due is not None and self._recorded_due <= now:
+            self._conclude_recorded(now, course)
+        if (due := self._writing_due()) is not None and due <= now:
+            self._write(course)
+
+    def finish(self, now: int, course: Course) -> None:
+        """The last words of this life of the agent."""
+        if self._read_due is not None and not self.is_gone:
+            self._read(now, course)
+        if self._write_due is not None and (held := self._held_until()) is not None and held <= now:
+            self._write(course)
+
+    def _reading_due(self) -> int | None:
+        if self._read_due is None or self.is_gone:
+            return None
+        return max(self._read_due, self._not_before["read"])
+
+    def _writing_due(self) -> int | None:
+        if self._write_due is None:
+            return None
+        held_until = self._held_until()
+        if held_until is None:
+            return None  # the end of the server's session makes it due again
+        return max(self._write_due, self._not_before["write"], held_until)
+
+    def _held_until(self) -> int | None:
+        """When the document may be written: 0 for now, None while a LearnPack server writes it itself, or while the
+        course is gone (a clone of it in progress would find a directory that it did not make)."""
+        if self.is_gone:
+            return None
+        since = self._learnpack_since()
+        if since is None:
+            self._learnpack_writes = self._learnpack_ran = False
+            return 0
+        if self._learnpack_writes:
+            return None
+        try:
+            if self.file.foreign_since(since):
+                self._learnpack_writes = True
+                return None
+        except JournalError:
+            return None  # not sure whose it is: not touched, and the journal says what is wrong with it
+        return 0 if self._learnpack_ran else since + SERVER_SILENCE_MS
+
+    # --- reading ---
+
+    def _read(self, now: int, course: Course) -> None:
+        self._read_due = None
+        try:
+            adopted = self.file.adopt(course)
+        except (DocumentError, JournalError) as error:
+            log.debug("telemetry.json is not read: %s", error)
+            self._read_due = self._not_before["read"] = now + RETRY_MS
+            return
+        self._not_before["read"] = now_ms() + int(adopted.seconds * 1000 * DUTY)
+        if adopted.problem is not None:
+            log.debug("telemetry.json can't be read now: %s", adopted.problem)  # half written: it is closed again
+        if adopted.new:
+            self._recorded_due = now
+
+    def _conclude_recorded(self, now: int, course: Course) -> None:
+        self._recorded_due = None
+        try:
+            found = recorded(self.file.journal, now, is_logged_in=is_logged_in(course))
+            self._recorded_due = found.next_at
+            if not found.rows:
+                return
+            if self._conclude(list(found.observations)):
+                concluded(self.file.journal, found.rows)
+                return
+        except JournalError as error:
+            log.debug("what LearnPack recorded is not concluded: %s", error)
+        self._recorded_due = now + RETRY_MS
+
+    # --- writing ---
+
+    def _write(self, course: Course) -> None:
+        self._write_due = None
+        try:
+            written = self.file.write(course, now_ms())
+        except (DocumentError, JournalError) as error:
+            if self._trouble.set(f"telemetry.json is not written: {error}"):
+                self._put_status(str(error))
+            self._write_due = self._not_before["write"] = now_ms() + self._retry_ms
+            self._retry_ms = min(2 * self._retry_ms, RETRY_LONGEST_MS)
+            return
+        self._retry_ms = RETRY_MS
+        if written.problem is not None:
+            kept = f", a copy is in {written.aside}" if written.aside else ""
+            log.warning("telemetry.json could not be read (%s)%s", written.problem, kept)
+        if written.adopted:
+            self._recorded_due = now_ms()
+        if self._trouble.set(None):
+            self._put_status(None)
+        self._not_before["write"] = now_ms() + int(written.seconds * 1000 * DUTY)

@@ -1,0 +1,82 @@
+"""What LearnPack built for its preview window: HTML and React builds have no process, and this is their trace.
+
+Promised: no content makes this fail; nothing but regular files is opened; a bundle of several MB is read in pieces.
+What follows from it is concluded in `agent.core.builds`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import replace
+
+from ..core.commands import entry_of
+from ..core.course import PREVIEWS, Course, Step
+from ..core.observations import FileText, Preview, QueueRead
+from .picture import CONTENT_LIMIT, read_regular
+
+#: So many of the queue's newest entries may be news; a preview is only looked at while it is fresh.
+_NEWEST = 3
+
+#: What webpack 4 and 5 put in the place of a module that they could not find or build.
+_THROWS = re.compile(rb"webpackMissingModule|throw new Error\(\"Module (?:build|parse) failed")
+
+
+def with_preview(course: Course, seen: QueueRead, current: str | None) -> QueueRead:
+    """The same with what was built, where the queue just got an `open_window`: HTML and React builds have no process.
+
+    `current` is the step that LearnPack has open where the queue names none (it begins anew at each start).
+    """
+    newest = len(seen.entries) - _NEWEST
+    ended = [n for n, entry in enumerate(seen.entries) if entry.is_preview and n >= newest]
+    if not ended:
+        return seen
+    opened = [entry.slug for entry in seen.entries[: ended[-1]] if entry.name == "start_exercise"]
+    step = course.step_named((opened[-1] if opened else current) or "")
+    failed = None
+    if step is not None and step.language == "react":
+        built, failed = _scan_bundle(course)
+        step = built or step
+    entry = entry_of(course, step) if step is not None else None
+    text = _text(os.path.join(course.root, entry)) if entry is not None else None
+    source = FileText(entry, text) if entry is not None and text is not None else None
+    return replace(seen, preview=Preview(step.slug if step is not None else None, failed, source))
+
+
+def _scan_bundle(course: Course) -> tuple[Step | None, bool | None]:
+    """Which step webpack's bundle was made of, and whether it throws instead of a module.
+
+    In development mode webpack names each module by its path, and writes the bundle also when modules are missing or
+    could not be built (plugin react 1.1.15: LearnPack's exit code is 1 then, and it opens the window all the same).
+    """
+    place = re.compile(rb"\./" + re.escape(os.fsencode(course.exercises)) + rb"/([^/\"\s*]{1,255})/")
+    step, failed, rest = None, False, b""
+    try:
+        with open(os.path.join(course.root, course.base, PREVIEWS, "index.js"), "rb", opener=_open_regular) as bundle:
+            while chunk := bundle.read(1 << 16):
+                data = rest + chunk
+                failed = failed or _THROWS.search(data) is not None
+                if step is None and (found := place.search(data)) is not None:
+                    step = course.step_of(f"{course.exercises}/{os.fsdecode(found[1])}")
+                rest = data[-512:]
+    except OSError:
+        return None, None
+    return step, failed
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Not blocking and not through a link; a device or a pipe of that name is no bundle."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(0, "no regular file", path)
+    return descriptor
+
+
+def _text(path: str) -> str | None:
+    try:
+        _, content = read_regular(path, CONTENT_LIMIT)
+    except OSError:
+        return None
+    return None if content is None else content.decode("utf-8", "replace")

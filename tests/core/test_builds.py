@@ -1,0 +1,175 @@
+"""HTML and React builds have no process: what is concluded from the preview that they leave behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.core.builds import NO_WINDOW_MS
+from agent.core.course import ENTRIES, Course, step_from
+from agent.core.events import Compile
+from agent.core.inference import Inference
+from agent.core.observations import (
+    AgentStarted,
+    Change,
+    ClockJumped,
+    CourseRead,
+    FileChanged,
+    FileText,
+    Observation,
+    Preview,
+    QueueEntry,
+    QueueRead,
+    RunRecorded,
+)
+
+from .world import ROOT, SERVER, conclude, events_of, executed, exited, told
+
+PAGE = ["README.md", "index.html", "solution.hide.html", "styles.css", "tests.js"]
+COURSE = Course(
+    ROOT,
+    "pages",
+    (
+        step_from("exercises/01-page", PAGE, 0, ENTRIES),
+        step_from("exercises/02-react", ["README.md", "app.jsx", "tests.js"], 1, ENTRIES),
+        step_from("exercises/03-python", ["README.md", "app.py", "test.py"], 2, ENTRIES),
+    ),
+)
+URL = "http://localhost:3000/preview"
+
+
+def queue(at: int, *words: str, preview: Preview | None = None) -> QueueRead:
+    entries = [word.partition(" ") for word in ("initializing", *words)]
+    return QueueRead(
+        at, tuple(QueueEntry(name, data or None, str(n)) for n, (name, _, data) in enumerate(entries)), preview
+    )
+
+
+def wrote(at: int, name: str, change: Change = Change.MODIFIED) -> FileChanged:
+    return FileChanged(at, f".learn/dist/{name}", change)
+
+
+def served(slug: str) -> list[Observation]:
+    """A LearnPack server that began at 100 and opened this step at 200."""
+    return [
+        AgentStarted(0),
+        CourseRead(0, COURSE),
+        executed(100, 10, SERVER),
+        queue(150),
+        queue(200, f"start_exercise {slug}"),
+    ]
+
+
+OPENED = ["session_start @100", "open_step 01-page @200"]
+WINDOW = queue(1004, "start_exercise 01-page", f"open_window {URL}")
+
+
+def test_a_window_is_a_build_that_went_well() -> None:
+    source = Preview("01-page", None, FileText("exercises/01-page/index.html", "<p>"))
+    seen = [*served("01-page"), wrote(1000, "index.html"), wrote(1001, "styles.css"), replace(WINDOW, preview=source)]
+    events = events_of(seen, until=10_000)
+    assert conclude(seen, until=10_000) == [*OPENED, "compile 01-page 0 @1000-1004 learnpack"]
+    assert isinstance(events[-1], Compile) and events[-1].run.source_code == "<p>" and events[-1].run.command == ()
+    assert [reason.words for reason in events[-1].evidence] == [
+        "LearnPack wrote .learn/dist/index.html",
+        "LearnPack built the page and opened its preview window (vscode_queue.json got open_window)",
+    ]
+
+
+def test_a_build_whose_copies_were_not_seen_is_one_all_the_same() -> None:
+    assert conclude([*served("01-page"), WINDOW]) == [*OPENED, "compile 01-page 0 @1004-1004 learnpack"]
+
+
+def test_two_builds_are_two() -> None:
+    twice = ("start_exercise 01-page", f"open_window {URL}", f"open_window {URL}")
+    seen = [*served("01-page"), wrote(1000, "index.html"), WINDOW, wrote(2000, "index.html"), queue(2003, *twice)]
+    assert conclude(seen, until=9_000)[2:] == [
+        "compile 01-page 0 @1000-1004 learnpack",
+        "compile 01-page 0 @2000-2003 learnpack",
+    ]
+
+
+def test_the_web_uis_own_open_window_is_no_build() -> None:
+    # Its data is an object, which has no text.
+    assert conclude([*served("01-page"), queue(1004, "start_exercise 01-page", "open_window")]) == OPENED
+
+
+def test_copies_without_a_window_are_a_build_that_failed() -> None:
+    seen = [*served("01-page"), wrote(1000, "solution.hide.html"), wrote(1002, "styles.css")]
+    assert conclude(seen, until=1002 + NO_WINDOW_MS - 1) == OPENED
+    assert conclude(seen, until=1002 + NO_WINDOW_MS) == [*OPENED, "compile 01-page 1 @1000-1002 learnpack"]
+
+
+def test_a_deletion_in_the_preview_is_no_build() -> None:
+    # LearnPack deletes the previews of a step's visible files when the step is opened.
+    assert conclude([*served("01-page"), wrote(1000, "index.html", Change.DELETED)], until=9_000) == OPENED
+
+
+def test_copies_that_nobodys_server_made_are_no_build() -> None:
+    seen = [*served("01-page"), exited(500, 10), wrote(1000, "index.html")]
+    assert conclude(seen, until=9_000) == [*OPENED, "session_end @500"]
+
+
+def test_what_pytest_leaves_in_the_preview_is_no_build() -> None:
+    assert conclude([*served("03-python"), wrote(1000, "cached_app.py")], until=9_000)[2:] == []
+
+
+@pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1), (None, 0)])
+def test_a_react_bundle_that_throws_is_a_build_that_failed(failed: bool | None, code: int) -> None:
+    window = queue(2100, "start_exercise 02-react", f"open_window {URL}", preview=Preview("02-react", failed))
+    seen = [*served("02-react"), wrote(2000, "index.js"), wrote(2001, "index.js.map"), window]
+    assert conclude(seen, until=9_000)[2:] == [f"compile 02-react {code} @2000-2100 learnpack"]
+
+
+def test_a_react_build_that_an_opening_overtook_belongs_to_the_step_that_the_bundle_names() -> None:
+    words = ("start_exercise 02-react", "start_exercise 01-page", f"open_window {URL}")
+    seen = [*served("02-react"), queue(1500, *words[:2]), queue(2100, *words, preview=Preview("02-react", False))]
+    assert conclude(seen, until=9_000)[2:] == ["open_step 01-page @1500", "compile 02-react 0 @2100-2100 learnpack"]
+
+
+def test_a_react_preview_without_a_window_proves_no_failure() -> None:
+    assert conclude([*served("02-react"), wrote(2000, "index.html")], until=9_000)[2:] == []
+
+
+def test_old_copies_do_not_begin_a_build() -> None:
+    seen = [
+        *served("02-react"),
+        wrote(1000, "index.html"),
+        queue(60_000, "start_exercise 02-react", f"open_window {URL}"),
+    ]
+    assert conclude(seen)[2:] == ["compile 02-react 0 @60000-60000 learnpack"]
+
+
+def test_what_was_in_the_queue_before_the_agent_began_is_the_past() -> None:
+    seen: list[Observation] = [
+        AgentStarted(5_000),
+        CourseRead(5_000, COURSE),
+        executed(5_000, 10, SERVER, found=True, started_at=100),
+        replace(WINDOW, at=1004),
+    ]
+    assert [event for event in conclude(seen) if event.startswith("compile")] == []
+
+
+def test_the_clock_moves_a_build_at_work_too() -> None:
+    inference = Inference()
+    seen = [*served("01-page"), wrote(1000, "index.html"), ClockJumped(61_000, 60_000), replace(WINDOW, at=61_004)]
+    events = [event for one in seen for event in inference.receive(one)]
+    assert [told(event) for event in events][2:] == ["gap 1000-61000", "compile 01-page 0 @61000-61004 learnpack"]
+
+
+def test_a_build_that_learnpack_told_of_first_is_one() -> None:
+    seen: list[Observation] = [
+        *served("01-page"),
+        RunRecorded(1010, "01-page", "compile", 1004, 1005, 0),
+        WINDOW,
+    ]
+    assert conclude(seen)[2:] == ["compile 01-page 0 @1004-1005 learnpack"]
+
+
+def test_a_failure_waits_for_its_deadline_and_nothing_else_does() -> None:
+    inference = Inference()
+    conclude([*served("01-page"), wrote(1000, "index.html")], inference=inference)
+    assert inference.next_deadline() == 1000 + NO_WINDOW_MS
+    conclude([WINDOW], inference=inference)
+    assert inference.next_deadline() is None
