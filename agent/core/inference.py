@@ -65,6 +65,7 @@ from .observations import (
     TestsCompared,
 )
 from .processes import FinishedRun, Key, Process, ProcessTree, is_silent
+from .queue import QueuePosition, news
 from .results import passed, report_of, run_of
 from .runners import Kind
 from .visits import Hint, Visits
@@ -75,6 +76,8 @@ HINT_MS = 500
 EDIT_MS = 1_500
 #: So many of LearnPack's own records are remembered, in case the agent concludes the same run later.
 _RECORDED = 32
+#: So many steps that are no more.
+_FORMER = 64
 #: compile-run starts the program's box right after the compiler's has ended.
 NEXT_BOX_MS = 1_000
 
@@ -105,8 +108,7 @@ class Snapshot:
     visits: tuple[tuple[int, str], ...] = ()
     opened: frozenset[str] = frozenset()
     completed: frozenset[str] = frozenset()
-    queue_length: int | None = None
-    queue_last: QueueEntry | None = None
+    queue: QueuePosition | None = None
     config_current: str | None = None
     gone_since: int | None = None
     in_flight: tuple[ProcessExecuted, ...] = ()
@@ -126,12 +128,12 @@ class Inference:
         self._visits = Visits()
         self._opened: set[str] = set()
         self._completed: set[str] = set()
-        self._queue_length: int | None = None
-        self._queue_last: QueueEntry | None = None
+        self._queue: QueuePosition | None = None
         self._config_current: str | None = None
         self._config_known = False
         self._reports: dict[str, ReportRead] = {}
         self._hints: list[Hint] = []
+        self._former: dict[str, Step] = {}  # steps that are no more, by their path
         self._builds = Builds()
         self._recorded: list[RunRecorded] = []
         self._tests_differ: dict[str, bool] = {}
@@ -156,9 +158,9 @@ class Inference:
         self._hints = list(snapshot.hints)
         self._visits.entries = list(snapshot.visits)
         self._opened, self._completed = set(snapshot.opened), set(snapshot.completed)
-        self._queue_length, self._queue_last = snapshot.queue_length, snapshot.queue_last
+        self._queue = snapshot.queue
         self._config_current = snapshot.config_current
-        self._config_known = snapshot.queue_length is not None
+        self._config_known = snapshot.queue is not None
         if snapshot.gone_since is not None:
             self._gone = (snapshot.gone_since, "the course was gone")
         self._restored_processes = snapshot.in_flight
@@ -175,8 +177,7 @@ class Inference:
             visits=tuple(self._visits.since(oldest) if oldest is not None else self._visits.entries[-1:]),
             opened=frozenset(self._opened),
             completed=frozenset(self._completed),
-            queue_length=self._queue_length,
-            queue_last=self._queue_last,
+            queue=self._queue,
             config_current=self._config_current,
             gone_since=self._gone[0] if self._gone else None,
             in_flight=in_flight,
@@ -289,6 +290,10 @@ class Inference:
             self._session = replace(self._session, last_activity=min(self._session.last_activity, seen.at))
 
     def _course_read(self, seen: CourseRead) -> None:
+        if self._course is not None:
+            # A step may be renamed or deleted while its program runs.
+            gone = {step.path: step for step in self._course.steps if seen.course.step_named(step.slug) is None}
+            self._former = dict([*self._former.items(), *gone.items()][-_FORMER:])
         self._course = seen.course
         restored, self._restored_processes = self._restored_processes, ()
         for process in restored:
@@ -400,17 +405,17 @@ class Inference:
             self._open(step, hint.at, (hint.evidence,))
 
     def _queue_read(self, seen: QueueRead) -> None:
-        entries, length = seen.entries, self._queue_length
-        is_baseline = length is None and seen.at < self._started_at
+        is_baseline = self._queue is None and seen.at < self._started_at
+        found = news(self._queue, seen.entries)
+        new = found.entries
         if is_baseline:
             # What was in the queue before the agent began is the past, but for the step that is open now.
-            opened = [entry for entry in entries if entry.name == "start_exercise"]
+            opened = [entry for entry in new if entry.name == "start_exercise"]
             new = tuple(opened[-1:]) if self._tree.servers() else ()
-        elif length is not None and len(entries) >= length and (not length or entries[length - 1] == self._queue_last):
-            new = entries[length:]
-        else:  # the first queue of all, or LearnPack started again: it begins anew
-            new = entries
-        self._queue_length, self._queue_last = len(entries), entries[-1] if entries else None
+        elif found.left_out:
+            reason = f"LearnPack's queue got {found.left_out + len(new)} entries at once, too many to be its own"
+            self._gap(seen.at, seen.at, reason, f"{found.left_out} of them were left out")
+        self._queue = found.position
         self.unsaved = True
         for entry in new:
             if not entry.is_preview:
@@ -558,6 +563,9 @@ class Inference:
         if (words := passed(run, report)) is not None:
             self._complete(step, at, (self._evidence(at, words), *evidence[-1:]), run.tests_modified)
 
+    def _former_step(self, path: str) -> Step | None:
+        return next((step for place, step in self._former.items() if path.startswith(place + "/")), None)
+
     def _with_compiler(self, run: FinishedRun) -> FinishedRun:
         """LearnPack compiles in one box and runs in the next one (Java): that is one build."""
         compiled, self._compiled = self._compiled, None
@@ -583,7 +591,9 @@ class Inference:
         then = self._visits.at(run.started_at)
         found: dict[str, tuple[Step, str]] = {}
         for target in run.purpose.targets:
-            step = course.step_of(target) or (course.step_named(then) if then is not None and course.at_root else None)
+            step = course.step_of(target) or self._former_step(target)
+            if step is None and then is not None and course.at_root:
+                step = course.step_named(then)
             if step is not None:
                 found.setdefault(step.slug, (step, target))
         if run.purpose.broad:

@@ -847,3 +847,25 @@ def test_a_compiled_program_is_no_source() -> None:
     story: list[Observation] = [*BEGIN, executed(10, 5, f"./{program}", texts=texts), exited(40, 5, 0)]
     (run,) = [event.run for event in events_of(story) if isinstance(event, events.Compile)]
     assert run.source_code == "print(1)"
+
+
+def test_a_step_that_is_renamed_while_its_program_runs_keeps_its_run() -> None:
+    renamed = replace(
+        COURSE,
+        steps=tuple(
+            replace(step, slug="01-hi", path="exercises/01-hi") if step.slug == "01-hello" else step
+            for step in COURSE.steps
+        ),
+    )
+    seen = [
+        *BEGIN,
+        executed(1_000, 20, f"python {APP}"),
+        CourseRead(1_500, renamed),
+        exited(2_000, 20, 0),
+        executed(3_000, 21, "python exercises/01-hi/app.py"),
+        exited(3_500, 21, 1),
+    ]
+    assert [event for event in conclude(seen) if event.startswith("compile")] == [
+        "compile 01-hello 0 @1000-2000 terminal",
+        "compile 01-hi 1 @3000-3500 terminal",
+    ]
