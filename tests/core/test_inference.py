@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agent.core import events
+from agent.core.course import ENTRIES, step_from
 from agent.core.inference import EDIT_MS, HINT_MS, Inference, Settings
 from agent.core.observations import (
     AgentStarted,
@@ -850,13 +851,8 @@ def test_a_compiled_program_is_no_source() -> None:
 
 
 def test_a_step_that_is_renamed_while_its_program_runs_keeps_its_run() -> None:
-    renamed = replace(
-        COURSE,
-        steps=tuple(
-            replace(step, slug="01-hi", path="exercises/01-hi") if step.slug == "01-hello" else step
-            for step in COURSE.steps
-        ),
-    )
+    after = step_from("exercises/01-hi", ["README.md", "app.py", "test.py"], 1, ENTRIES)
+    renamed = replace(COURSE, steps=tuple(after if step.slug == "01-hello" else step for step in COURSE.steps))
     seen = [
         *BEGIN,
         executed(1_000, 20, f"python {APP}"),
