@@ -95,7 +95,7 @@ class Agent:
         if self._journal.fact(SINCE) is None:
             self._journal.put_fact(SINCE, now_ms())
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._settings = Settings(session_silence_ms=config.session_silence_minutes * 60_000)
+        self._settings = Settings(config.session_silence_minutes * 60_000, config.idle_minutes * 60_000)
         self._inference = self._resumed()
         self._document = DocumentKeeper(
             DocumentFile(course.root, self._journal, limit=config.document_max_mb << 20),

@@ -29,6 +29,7 @@ class Build:
     started_at: int
     ended_at: int
     exit_code: int
+    source: str | None
     evidence: tuple[Evidence, ...]
 
 
@@ -40,6 +41,7 @@ class _Writing:
     started_at: int
     last_at: int
     can_fail: bool
+    source: str | None
     evidence: Evidence
 
 
@@ -49,22 +51,22 @@ class Builds:
     def __init__(self) -> None:
         self._writing: _Writing | None = None
 
-    def written(self, step: Step, name: str, at: int, evidence: Evidence) -> None:
-        """A file of this name was written to the preview while this step was open."""
+    def written(self, step: Step, name: str, at: int, source: str | None, evidence: Evidence) -> None:
+        """A file of this name was written to the preview while this step was open; `source` is its entry file."""
         before = self._writing
         if before is not None and before.slug == step.slug and at - before.last_at <= SAME_BUILD_MS:
             self._writing = replace(before, last_at=at)
             return
         can_fail = step.language == "html" and name.endswith(_COPIED)
         if step.language == "react" or can_fail:
-            self._writing = _Writing(step.slug, at, at, can_fail, evidence)
+            self._writing = _Writing(step.slug, at, at, can_fail, source, evidence)
 
-    def window_opened(self, slug: str, at: int, failed: bool, evidence: Evidence) -> Build:
+    def window_opened(self, slug: str, at: int, failed: bool, source: str | None, evidence: Evidence) -> Build:
         """The preview's window was opened: a build of this step ended."""
         before, self._writing = self._writing, None
         if before is None or before.slug != slug or at - before.last_at > SAME_BUILD_MS:
-            return Build(slug, at, at, int(failed), (evidence,))
-        return Build(slug, before.started_at, at, int(failed), (before.evidence, evidence))
+            return Build(slug, at, at, int(failed), source, (evidence,))
+        return Build(slug, before.started_at, at, int(failed), source or before.source, (before.evidence, evidence))
 
     def next_deadline(self) -> int | None:
         waits = self._writing is not None and self._writing.can_fail
@@ -78,7 +80,7 @@ class Builds:
         self._writing = None
         words = "no preview window was opened: a file of the step could not be parsed"
         end = Evidence(before.evidence.observation, before.last_at, words)
-        return Build(before.slug, before.started_at, before.last_at, 1, (before.evidence, end))
+        return Build(before.slug, before.started_at, before.last_at, 1, before.source, (before.evidence, end))
 
     def shift(self, by_ms: int) -> None:
         """The clock was set."""

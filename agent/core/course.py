@@ -36,9 +36,6 @@ SOURCE_ENDINGS = frozenset(
 
 SINGLE_STEP_SLUG = "default-index"
 
-#: Where LearnPack builds what it shows in its preview window, in its own directory.
-PREVIEWS = "dist"
-
 _TEST_FILE = re.compile(r"tests?\.", re.IGNORECASE)
 
 

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from .builds import Build, Builds
-from .course import PREVIEWS, Course, Step, is_source_file
+from .course import Course, Step, is_source_file
+from .coverage import Coverage, CoverageState
 from .events import (
     AiInteraction,
     Compile,
@@ -53,6 +54,7 @@ from .observations import (
     FileChanged,
     InteractionRecorded,
     Observation,
+    PreviewWritten,
     ProcessesListed,
     ProcessExecuted,
     ProcessExited,
@@ -68,7 +70,7 @@ from .processes import FinishedRun, Key, Process, ProcessTree, is_silent
 from .queue import QueuePosition, news
 from .results import passed, report_of, run_of
 from .runners import Kind
-from .visits import Hint, Visits
+from .visits import Hint, OpenVisit, Presence, Visits
 
 #: config.json and resets/ are only hints: LearnPack's queue follows within 5 ms (35 at the first request).
 HINT_MS = 500
@@ -84,9 +86,11 @@ NEXT_BOX_MS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`session_silence_ms`: without a LearnPack server a session ends after so long without work."""
+    """`session_silence_ms`: without a LearnPack server a session ends after so long without work.  `idle_ms`: a longer
+    time without a save, a run or an opening is no active time of a step."""
 
     session_silence_ms: int = 30 * 60_000
+    idle_ms: int = 5 * 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,8 @@ class Snapshot:
     in_flight: tuple[ProcessExecuted, ...] = ()
     hints: tuple[Hint, ...] = ()
     first_tests: Mapping[str, str] = field(default_factory=dict)
+    presence: OpenVisit | None = None
+    coverage: CoverageState | None = None
 
 
 class Inference:
@@ -126,6 +132,8 @@ class Inference:
         self._session: Session | None = None
         self._session_ended_at: int | None = None
         self._visits = Visits()
+        self._presence = Presence(self._settings.idle_ms)
+        self._coverage = Coverage()
         self._opened: set[str] = set()
         self._completed: set[str] = set()
         self._queue: QueuePosition | None = None
@@ -165,6 +173,8 @@ class Inference:
             self._gone = (snapshot.gone_since, "the course was gone")
         self._restored_processes = snapshot.in_flight
         self._first_tests = dict(snapshot.first_tests)
+        self._presence = Presence(self._settings.idle_ms, snapshot.presence, snapshot.session_ended_at)
+        self._coverage = Coverage(snapshot.coverage)
         return self
 
     def snapshot(self) -> Snapshot:
@@ -183,6 +193,8 @@ class Inference:
             in_flight=in_flight,
             hints=tuple(self._hints),
             first_tests=dict(self._first_tests),
+            presence=self._presence.visit,
+            coverage=self._coverage.state,
         )
 
     @property
@@ -194,6 +206,7 @@ class Inference:
 
     def receive(self, seen: Observation) -> list[Event]:
         self._number += 1
+        self._coverage.receive(seen)
         if not isinstance(seen, ClockJumped):
             self._keep_deadlines(seen.at)  # what was due before comes first, whoever was late
         match seen:
@@ -209,6 +222,8 @@ class Inference:
                 self.unsaved = True
             case FileChanged():
                 self._file_changed(seen)
+            case PreviewWritten():
+                self._preview_written(seen)
             case QueueRead():
                 self._queue_read(seen)
             case ConfigRead():
@@ -262,7 +277,7 @@ class Inference:
         for run in self._tree.handle_deadline(now):
             self._finished(run, now)
         if (build := self._builds.handle_deadline(now)) is not None:
-            self._built(build, None)
+            self._built(build)
         session = self._session
         if (
             session is not None
@@ -274,7 +289,8 @@ class Inference:
 
     def _take(self) -> list[Event]:
         events, self._out = self._out, []
-        if events:
+        for event in events:
+            self._coverage.concluded(event)
             self.unsaved = True
         return events
 
@@ -307,6 +323,7 @@ class Inference:
         by = seen.by_ms
         self._tree.shift(by)
         self._builds.shift(by)
+        self._presence.shift(by)
         self._hints = [replace(hint, at=hint.at + by, deadline=hint.deadline + by) for hint in self._hints]
         self._visits.entries = [(at + by, slug) for at, slug in self._visits.entries]
         self._reports = {slug: replace(report, at=report.at + by) for slug, report in self._reports.items()}
@@ -328,8 +345,8 @@ class Inference:
 
     # --- sessions ---
 
-    def _active(self, at: int, words: str) -> None:
-        """The student did something at this time: a session is open."""
+    def _active(self, at: int, words: str, step: Step | None = None) -> None:
+        """The student did something at this time, in this step: a session is open."""
         if self._session is None:
             # A run that outlived its session (an hour of silence in it) does not begin the next one in the past.
             at = max(at, self._session_ended_at or at)
@@ -337,6 +354,8 @@ class Inference:
             self._out.append(SessionStart(at, (self._evidence(at, f"first work: {words}"),)))
         elif at > self._session.last_activity:
             self._session = replace(self._session, last_activity=at)
+        if step is not None:
+            self._presence.active(step.slug, at)
         self.unsaved = True
 
     def _server_up(self, server: Process) -> None:
@@ -365,7 +384,8 @@ class Inference:
     def _end_session(self, at: int, words: str) -> None:
         if self._session is not None:
             self._session_ended_at = max(at, self._session.started_at)
-            self._out.append(SessionEnd(self._session_ended_at, (self._evidence(at, words),)))
+            left = self._presence.session_ended(self._session_ended_at)
+            self._out.append(SessionEnd(self._session_ended_at, (self._evidence(at, words),), left))
             self._session = None
 
     # --- steps ---
@@ -382,7 +402,7 @@ class Inference:
             previous = self._course.step_named(left)
             if previous is not None and not previous.is_testable and left in self._opened:
                 self._complete(previous, at, (self._evidence(at, f"it has no tests, and {step.slug} was opened"),))
-        self._out.append(OpenStep(at, _name(step), evidence))
+        self._out.append(OpenStep(at, _name(step), evidence, self._presence.opened(step.slug, at)))
 
     def _complete(
         self, step: Step, at: int, evidence: tuple[Evidence, ...], tests_modified: bool | None = None
@@ -432,7 +452,7 @@ class Inference:
                 )
                 self._open(step, at, (self._evidence(at, f"{words}: {step.slug}"),))
             case "reset_exercise" if step is not None:
-                self._active(at, f"{step.slug} reset")
+                self._active(at, f"{step.slug} reset", step)
                 self._hints = [hint for hint in self._hints if hint.slug != step.slug]
                 words = f"vscode_queue.json got reset_exercise: {step.slug}"
                 self._out.append(ResetStep(at, _name(step), (self._evidence(at, words),)))
@@ -446,11 +466,12 @@ class Inference:
 
     # --- builds without a process ---
 
-    def _preview_written(self, seen: FileChanged, name: str) -> None:
+    def _preview_written(self, seen: PreviewWritten) -> None:
         current = self._course.step_named(self._visits.at(seen.at) or "") if self._course else None
-        if current is not None and seen.change is not Change.DELETED and self._tree.servers():
-            evidence = self._evidence(seen.at, f"LearnPack wrote {seen.path}")
-            self._builds.written(current, name, seen.at, evidence)
+        if current is not None and self._tree.servers():
+            words = f"LearnPack wrote {seen.name} for its preview window"
+            source = seen.source.text if seen.source is not None else None
+            self._builds.written(current, seen.name, seen.at, source, self._evidence(seen.at, words))
 
     def _window_opened(self, entry: QueueEntry, seen: QueueRead) -> None:
         preview = seen.preview
@@ -461,10 +482,10 @@ class Inference:
         words = "LearnPack built the page and opened its preview window (vscode_queue.json got open_window)"
         if failed:
             words = "LearnPack opened the preview window on a bundle that throws: a module is missing or can't be built"
-        build = self._builds.window_opened(slug, seen.at, failed, self._evidence(seen.at, words))
-        self._built(build, preview.source.text if preview is not None and preview.source is not None else None)
+        source = preview.source.text if preview is not None and preview.source is not None else None
+        self._built(self._builds.window_opened(slug, seen.at, failed, source, self._evidence(seen.at, words)))
 
-    def _built(self, build: Build, source: str | None) -> None:
+    def _built(self, build: Build) -> None:
         step = self._course.step_named(build.slug) if self._course else None
         if step is None:
             return
@@ -472,8 +493,8 @@ class Inference:
             self._open(step, build.started_at, build.evidence[:1])
         if self._was_recorded(step.slug, Compile.name, build.started_at, build.ended_at):
             return
-        self._active(build.ended_at, f"a build of {step.slug}")
-        run = Run(build.started_at, build.ended_at, build.exit_code, None, (), Origin.LEARNPACK, source)
+        self._active(build.ended_at, f"a build of {step.slug}", step)
+        run = Run(build.started_at, build.ended_at, build.exit_code, None, (), Origin.LEARNPACK, build.source)
         self._out.append(Compile(build.ended_at, _name(step), run, build.evidence))
 
     def _config_read(self, seen: ConfigRead) -> None:
@@ -484,10 +505,6 @@ class Inference:
             self._hint(seen.current, seen.at, HINT_MS, f"currentExercise in config.json became {seen.current}")
 
     def _file_changed(self, seen: FileChanged) -> None:
-        directory, _, file = seen.path.rpartition("/")
-        if self._course is not None and directory == f"{self._course.base}/{PREVIEWS}":
-            self._preview_written(seen, file)
-            return
         step = self._course.step_of(seen.path) if self._course else None
         name = seen.path.rpartition("/")[2]
         if step is None or seen.change is Change.DELETED or not is_source_file(name):
@@ -501,7 +518,7 @@ class Inference:
             self._hints = [hint for hint in self._hints if not hint.is_edit]
             self._quiet_until = seen.at + EDIT_MS
         elif step.slug == self._visits.at(seen.at):
-            self._active(seen.at, f"{seen.path} saved")
+            self._active(seen.at, f"{seen.path} saved", step)
         else:
             self._hint(step.slug, seen.at, EDIT_MS, f"{seen.path} was {seen.change.value}", is_edit=True)
 
@@ -544,8 +561,8 @@ class Inference:
             if not self._was_open(step, run):
                 words = f"work in this step: {' '.join(run.argv[:4])[:120]}"
                 self._open(step, run.started_at, (self._evidence(run.started_at, words), *run.evidence[:1]))
-            self._active(run.started_at, f"a run in {step.slug}")
-            self._active(at, f"a run in {step.slug}")
+            self._active(run.started_at, f"a run in {step.slug}", step)
+            self._active(at, f"a run in {step.slug}", step)
             event = run.purpose.kind.value
             if run.origin is Origin.LEARNPACK and self._was_recorded(step.slug, event, run.started_at, run.ended_at):
                 continue
@@ -666,7 +683,7 @@ class Inference:
             return
         at = seen.interaction.ended_at or seen.interaction.started_at
         if self._session is not None and at >= self._session.started_at:
-            self._active(at, f"a question to the AI tutor in {step.slug}")
+            self._active(at, f"a question to the AI tutor in {step.slug}", step)
         evidence = (self._evidence(at, "LearnPack's own telemetry.json tells of it, and the student is logged in"),)
         self._out.append(AiInteraction(at, _name(step), seen.interaction, evidence))
 

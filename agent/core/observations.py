@@ -90,6 +90,18 @@ class FileText:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewWritten:
+    """LearnPack wrote a file of this name to its preview (`.learn/dist`), also one that was there with the same text.
+
+    `source` is the entry file of the step that LearnPack has open.
+    """
+
+    at: int
+    name: str
+    source: FileText | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """What LearnPack built to show it in its preview window (`.learn/dist`), as it is on the disk.
 
@@ -292,6 +304,7 @@ Observation = (
     | CourseRead
     | CourseGone
     | FileChanged
+    | PreviewWritten
     | QueueRead
     | ConfigRead
     | ResetCopyAppeared

@@ -21,12 +21,15 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..core.course import PREVIEWS, printable
+from ..core.course import printable
 
 #: Larger files are compared without reading them.
 CONTENT_LIMIT = 1 << 20
 #: LearnPack's own JSON is read whole up to this size; vscode_queue.json of a long session has some 10 kB.
 LEARNPACK_LIMIT = 8 << 20
+
+#: Where LearnPack builds what it shows in its preview window, in its own directory.
+PREVIEWS = "dist"
 
 #: A limit that no file keeps to, not even an empty one: it is compared by size, time and inode only.
 UNREAD = -1

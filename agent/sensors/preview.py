@@ -12,9 +12,9 @@ import stat
 from dataclasses import replace
 
 from ..core.commands import entry_of
-from ..core.course import PREVIEWS, Course, Step
+from ..core.course import Course, Step
 from ..core.observations import FileText, Preview, QueueRead
-from .picture import CONTENT_LIMIT, read_regular
+from .picture import CONTENT_LIMIT, PREVIEWS, read_regular
 
 #: So many of the queue's newest entries may be news; a preview is only looked at while it is fresh.
 _NEWEST = 3
@@ -38,10 +38,19 @@ def with_preview(course: Course, seen: QueueRead, current: str | None) -> QueueR
     if step is not None and step.language == "react":
         built, failed = _scan_bundle(course)
         step = built or step
+    return replace(seen, preview=Preview(step.slug if step is not None else None, failed, source_of(course, step)))
+
+
+def source_of(course: Course, step: Step | None) -> FileText | None:
+    """The step's entry file as it is now; None where there is none that can be read."""
     entry = entry_of(course, step) if step is not None else None
-    text = _text(os.path.join(course.root, entry)) if entry is not None else None
-    source = FileText(entry, text) if entry is not None and text is not None else None
-    return replace(seen, preview=Preview(step.slug if step is not None else None, failed, source))
+    if entry is None:
+        return None
+    try:
+        _, content = read_regular(os.path.join(course.root, entry), CONTENT_LIMIT)
+    except OSError:
+        return None
+    return None if content is None else FileText(entry, content.decode("utf-8", "replace"))
 
 
 def _scan_bundle(course: Course) -> tuple[Step | None, bool | None]:
@@ -72,11 +81,3 @@ def _open_regular(path: str, flags: int) -> int:
         os.close(descriptor)
         raise FileNotFoundError(0, "no regular file", path)
     return descriptor
-
-
-def _text(path: str) -> str | None:
-    try:
-        _, content = read_regular(path, CONTENT_LIMIT)
-    except OSError:
-        return None
-    return None if content is None else content.decode("utf-8", "replace")

@@ -12,13 +12,12 @@ from agent.core.events import Compile
 from agent.core.inference import Inference
 from agent.core.observations import (
     AgentStarted,
-    Change,
     ClockJumped,
     CourseRead,
-    FileChanged,
     FileText,
     Observation,
     Preview,
+    PreviewWritten,
     QueueEntry,
     QueueRead,
     RunRecorded,
@@ -46,8 +45,8 @@ def queue(at: int, *words: str, preview: Preview | None = None) -> QueueRead:
     )
 
 
-def wrote(at: int, name: str, change: Change = Change.MODIFIED) -> FileChanged:
-    return FileChanged(at, f".learn/dist/{name}", change)
+def wrote(at: int, name: str, source: str | None = None) -> PreviewWritten:
+    return PreviewWritten(at, name, FileText("exercises/01-page/index.html", source) if source else None)
 
 
 def served(slug: str) -> list[Observation]:
@@ -72,7 +71,7 @@ def test_a_window_is_a_build_that_went_well() -> None:
     assert conclude(seen, until=10_000) == [*OPENED, "compile 01-page 0 @1000-1004 learnpack"]
     assert isinstance(events[-1], Compile) and events[-1].run.source_code == "<p>" and events[-1].run.command == ()
     assert [reason.words for reason in events[-1].evidence] == [
-        "LearnPack wrote .learn/dist/index.html",
+        "LearnPack wrote index.html for its preview window",
         "LearnPack built the page and opened its preview window (vscode_queue.json got open_window)",
     ]
 
@@ -101,9 +100,9 @@ def test_copies_without_a_window_are_a_build_that_failed() -> None:
     assert conclude(seen, until=1002 + NO_WINDOW_MS) == [*OPENED, "compile 01-page 1 @1000-1002 learnpack"]
 
 
-def test_a_deletion_in_the_preview_is_no_build() -> None:
-    # LearnPack deletes the previews of a step's visible files when the step is opened.
-    assert conclude([*served("01-page"), wrote(1000, "index.html", Change.DELETED)], until=9_000) == OPENED
+def test_a_build_that_failed_tells_the_source_as_it_was() -> None:
+    *_, event = events_of([*served("01-page"), wrote(1000, "styles.css", "<p></b>")], until=9_000)
+    assert isinstance(event, Compile) and event.run.source_code == "<p></b>"
 
 
 def test_copies_that_nobodys_server_made_are_no_build() -> None:

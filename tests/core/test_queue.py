@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.inference import Inference
-from agent.core.observations import AgentStarted, CourseRead, QueueEntry, QueueRead
+from agent.core.observations import AgentStarted, CourseRead, Observation, QueueEntry, QueueRead
 from agent.core.queue import MOST, News, QueuePosition, news
 
 from .world import COURSE, SERVER, conclude, executed
@@ -67,7 +67,7 @@ def test_more_than_learnpack_ever_writes_is_left_out_and_counted() -> None:
     many = tuple(QueueEntry("start_exercise", "01-hello", str(n)) for n in range(MOST + 5))
     found = news(None, many)
     assert (len(found.entries), found.entries[-1], found.left_out) == (MOST, many[-1], 5)
-    seen = [AgentStarted(0), CourseRead(0, COURSE), executed(100, 10, SERVER), QueueRead(200, many)]
+    seen: list[Observation] = [AgentStarted(0), CourseRead(0, COURSE), executed(100, 10, SERVER), QueueRead(200, many)]
     assert [event for event in conclude(seen) if event.startswith("gap")] == ["gap 200-200"]
 
 

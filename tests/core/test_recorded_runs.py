@@ -66,14 +66,14 @@ def test_a_run_that_is_journaled_already_is_no_second_one_but_completes_what_it_
 
 
 def test_the_same_run_concluded_later_is_no_second_one() -> None:
-    box = [
+    box: list[Observation] = [
         executed(1_000, 20, BOX, parent=10),
         executed(1_080, 21, "python exercises/01-hello/app.py", parent=20, terminal=False),
     ]
-    ends = [exited(1_240, 21, 0), exited(1_243, 20, signal=15)]
+    ends: list[Observation] = [exited(1_240, 21, 0), exited(1_243, 20, signal=15)]
     assert conclude([*SERVED, *box, RUN, *ends])[2:] == ["compile 01-hello 0 @1000-1250 learnpack"]
     # Another one is another one.
-    again = [
+    again: list[Observation] = [
         executed(20_000, 30, EXEC_CHILD, parent=10, terminal=False),
         executed(20_060, 31, "pytest exercises/01-hello/test.py", parent=30, terminal=False),
         exited(20_500, 31, 1),

@@ -81,7 +81,7 @@ def course_versions(root: str, paths: Sequence[str], fingerprint: Callable[[byte
     answers = _objects(git("cat-file", "--batch", given=b"".join(os.fsencode(name) + b"\n" for name in names)))
     found: dict[str, int] = {}
     missing: list[str] = []
-    complete: set[str] = set()
+    complete: dict[str, frozenset[str]] = {}
     for path in asked:
         one = next(answers, _CUT)
         if one is None:
@@ -90,10 +90,16 @@ def course_versions(root: str, paths: Sequence[str], fingerprint: Callable[[byte
             found[path] = fingerprint(one.content)
     for directory in directories:
         one = next(answers, _CUT)
-        if one is not None and one.kind == b"tree" and _has_readme(one):
-            complete.add(directory)
-    unknown = frozenset(path for path in missing if os.path.dirname(path) in complete)
+        if one is not None and one.kind == b"tree":
+            complete[directory] = _names(one)
+    unknown = frozenset(path for path in missing if _is_added(path, complete.get(os.path.dirname(path), frozenset())))
     return Versions(origin.words, origin.is_sure, found, unknown)
+
+
+def _is_added(path: str, beside: frozenset[str]) -> bool:
+    """Whether a file that is missing does not belong to the course, which has these names in its directory.  What has
+    a name there and is missing all the same was not fetched (a partial clone)."""
+    return os.path.basename(path) not in beside and any(name.lower().startswith("readme") for name in beside)
 
 
 # --- where the course's own files are ---
@@ -120,6 +126,8 @@ def _origin(git: _Git) -> _Origin:
             return _Origin(other, f"git's commit {other[:10]}", is_sure=is_published or bool(student))
         if len(history) < count:
             break
+    if not history:
+        raise NoAnswerError("git lists no commit")
     if is_published or len(history) == _HISTORY[-1]:
         return _Origin(start, f"git's commit {history[0][0][:10]}", is_sure=False)
     blobs = _oldest(git, [commit for commit, _ in history])
@@ -191,9 +199,7 @@ class _Git:
 
 def _environment() -> dict[str, str]:
     """The student's, without what points git somewhere else or makes it write (GIT_DIR, GIT_TRACE)."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)}
     return {**kept, **_QUIET}
 
 
@@ -234,11 +240,11 @@ def _objects(answer: bytes) -> Iterator[_Object | None]:
             return
 
 
-def _has_readme(tree: _Object) -> bool:
+def _names(tree: _Object) -> frozenset[str]:
     """A tree is `<mode> <name> NUL <id>`, again and again."""
+    names = set()
     at = 0
     while (end := tree.content.find(b"\0", at)) >= 0:
-        if tree.content[at:end].partition(b" ")[2].lower().startswith(b"readme"):
-            return True
+        names.add(os.fsdecode(tree.content[at:end].partition(b" ")[2]))
         at = end + 1 + tree.id_size
-    return False
+    return frozenset(names)

@@ -191,10 +191,10 @@ class Originals:
         again = []
         for test in tests:
             answer = self._judge(test, versions)
-            if answer == self._answers.get(test.path):
-                continue
-            new.append(answer)
-            if answer.differs:
+            is_new = answer != self._answers.get(test.path)
+            if is_new:
+                new.append(answer)
+            if is_new and answer.differs:
                 _log.info("%s is another file than the course's (%s)", one_line(test.path), answer.compared_with)
                 again.append(test.path)
             elif test.copy is None and _is_being_copied(course, steps[test.path]):

@@ -6,8 +6,9 @@ wakes up while nothing happens, unless something has to be polled, and then `hea
 thread.
 
 What the files mean lives elsewhere: `tree.py` compares (and explains what counts as a change), `learnpack.py` reads
-LearnPack's own files, `course.py` the course, `inotify.py` and `observer.py` tell where to look.  This file holds
-the thread, the fate of the root, and what is done when:
+LearnPack's own files, `course.py` the course, `inotify.py` and `observer.py` tell where to look, `originals.py` says
+whether a test is the one that came with the course.  This file holds the thread, the fate of the root, and what is
+done when:
 
 - PRESENT: the course is watched.
 - GONE: the root is absent or another one; the nearest directory above is watched for its return.
@@ -38,6 +39,7 @@ from ...core.observations import (
     EventsLost,
     FileChanged,
     Observation,
+    PreviewWritten,
     QueueRead,
     ResetCopyAppeared,
 )
@@ -45,8 +47,9 @@ from ..clock import now_ms
 from ..course import CourseError, read_course
 from ..learnpack import parse_learnpack_file
 from ..picture import DOCUMENT, Look, Scope, is_course_file, joined, one_line, parent_of
-from ..preview import with_preview
+from ..preview import source_of, with_preview
 from .mounts import Mount, mounts_within, read_mounts, remote_kind
+from .originals import Originals
 from .root import concerns_root, identity_of, watch_above, why_gone
 from .tree import RootLostError, Tree
 from .watches import Kind, NoSource, Notice, Source
@@ -106,7 +109,7 @@ def open_source(root: str) -> Source:
 
 
 class FileSensor:
-    """Puts observations, from its own thread, until it is stopped.
+    """Puts observations, from its own thread (and `Originals` from another), until it is stopped.
 
     `put` must not block for long.  `on_document` is called in that thread when LearnPack's telemetry.json was written,
     by whomever.  `on_open` is called in that thread, once for each batch of notices in which a file
@@ -127,6 +130,7 @@ class FileSensor:
     ) -> None:
         self._course = course
         self._put = put
+        self._originals = Originals(put)
         self._on_open = on_open
         self._on_document = on_document
         self._opens_wanted = watch_opens
@@ -187,6 +191,7 @@ class FileSensor:
 
         A thread that hangs (in a dead network file system, say) is left behind after 1 s."""
         self._stopping.set()
+        self._originals.stop()
         for _ in range(4):  # woken again: the source may have been renewed since
             self._source.wake()
             if self._thread.is_alive():
@@ -396,6 +401,7 @@ class FileSensor:
             return
         old, self._course = self._course, course
         self._put(CourseRead(now_ms(), course))
+        self._originals.course_read(course)
         if _scope_of(course) != _scope_of(old):
             self._tree.change_scope(_scope_of(course))
             if course.base != old.base:
@@ -453,6 +459,7 @@ class FileSensor:
         self._state = _State.PRESENT
         self._put_learnpack()
         self._tree.quiet = False
+        self._originals.compare(self._course)
 
     def _check_root(self, at: int, *, is_ended: bool = False) -> None:
         """Whether the root is still, or again, the directory that is watched; `is_ended`: that one is no more."""
@@ -559,7 +566,13 @@ class FileSensor:
         path = joined(directory, name)
         if self._tree.scope.is_learnpacks(directory):
             return self._learnpack_file_changed(path, at, found)
+        if directory == self._tree.scope.previews:
+            if change is not Change.DELETED:  # LearnPack deletes there when a step is opened
+                current = self._course.step_named(self._current or "")
+                self._put(PreviewWritten(at, name, source_of(self._course, current)))
+            return True
         self._put(FileChanged(at, path, change))
+        self._originals.file_changed(self._course, path)
         is_step_file = change is not Change.MODIFIED and self._is_step(directory)
         if is_step_file or (directory == "." and is_course_file(name)):
             self.layout_changed()
@@ -589,6 +602,7 @@ class FileSensor:
 
     def copy_appeared(self, name: str, at: int) -> None:
         self._put(ResetCopyAppeared(at, printable(name)))
+        self._originals.copy_appeared(self._course, name)
 
     def layout_changed(self) -> None:
         """The course is read again when this has not been called for a moment: a checkout, a deletion at work."""
