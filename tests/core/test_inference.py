@@ -6,7 +6,7 @@ import pytest
 
 from agent.core import events
 from agent.core.course import ENTRIES, step_from
-from agent.core.inference import EDIT_MS, HINT_MS, Inference, Settings
+from agent.core.inference import Inference, Settings
 from agent.core.observations import (
     AgentStarted,
     AgentStopped,
@@ -26,6 +26,7 @@ from agent.core.observations import (
     ResetCopyAppeared,
 )
 from agent.core.processes import LAUNCHER_GRACE_MS
+from agent.core.steps import EDIT_MS, HINT_MS
 
 from .world import BOX, COURSE, EXEC_CHILD, INCREMENTAL, SERVER, conclude, events_of, executed, exited, queue, told
 

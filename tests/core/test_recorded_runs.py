@@ -30,6 +30,13 @@ RUN = RunRecorded(9_000, "01-hello", "compile", 1_000, 1_250, 0, "print(1)", "1\
 TEST = RunRecorded(9_000, "01-hello", "test", 2_000, 2_900, 0)
 
 
+def compared_at(at: int, digest: str, differs: bool | None) -> observations.TestsCompared:
+    file = observations.ComparedTest(
+        "exercises/01-hello/test.py", digest, differs, "git" if differs is not None else ""
+    )
+    return observations.TestsCompared(at, (file,))
+
+
 def test_a_run_that_nobody_saw_is_an_event_with_what_learnpack_kept_of_it() -> None:
     *_, event = events_of([*SERVED, RUN])
     assert isinstance(event, Compile)
