@@ -1,7 +1,8 @@
 """`learnpack-agent`: arguments → calls, errors → one line and an exit code.
 
 Exit codes: 0 well, 1 failure, 2 usage, 69 nothing there to show, 73 cannot create, 75 already running for this
-course, 77 permission, 78 configuration (also: no such course, a broken learn.json).
+course (`repair`: also a LearnPack server), 77 permission, 78 configuration (also: no such course, a broken
+learn.json).
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     course_argument(sub, optional=True)
     sub.add_argument("--format", choices=["jsonl"], required=True, help="jsonl: one JSON object a line, oldest first")
     sub.add_argument("--output", metavar="FILE", help="write here (mode 0600) and not to stdout")
+
+    sub = command("repair", _repair, "mend a damaged or old telemetry.json, and say line by line what is changed")
+    course_argument(sub, optional=False)
+    sub.add_argument("--dry-run", action="store_true", help="only say what would be changed")
 
     sub = command("replay", _replay, "put recorded observations (`run --record`) through the inference again")
     sub.add_argument("trace", metavar="TRACE", help="the recording")
@@ -255,8 +260,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from .status import status_lines, status_of
     from .store.journal import dumped
-    from .views import status_lines, status_of
 
     course, journal, directory = _recorded(arguments)
     with journal:
@@ -302,15 +307,15 @@ def _followed(journal: Journal, *, with_texts: bool) -> Iterator[Record]:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .views import explanation
+    from .explain import explanation, found
 
     course, journal, _ = _recorded(arguments)
     with journal:
-        for record in journal.records(with_texts=False):
-            if arguments.event in (record.id, str(record.number)):
-                print("\n".join(map(_one_line, explanation(record))))
-                return 0
-    raise _Failed(FAILURE, f"no event {arguments.event} is recorded of {course.root}")
+        record = found(journal, arguments.event)
+        if record is None:
+            raise _Failed(FAILURE, f"no event {arguments.event} is recorded of {course.root}")
+        print("\n".join(map(_one_line, explanation(journal, record))))
+    return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -326,6 +331,58 @@ def _export(arguments: argparse.Namespace) -> int:
             for line in lines:
                 _print_json(line)
     return 0
+
+
+def _repair(arguments: argparse.Namespace) -> int:
+    import time
+    from pathlib import Path
+
+    from .sensors.processes.servers import server_of
+    from .store.adoption import OtherCourse
+    from .store.lock import AlreadyRunning, Lock, holder
+    from .store.on_disk import DocumentError
+    from .store.repairing import mend
+
+    config = _config(arguments)
+    course = _course(arguments.course)
+    state = Path(course_state_dir(config, course.root))
+    again = "stop it, repair, and start it again"
+    if (pid := holder(state)) is not None:
+        raise _Failed(ALREADY_RUNNING, f"an agent is running for this course (process {pid or 'unknown'}): {again}")
+    if (pid := server_of(course)) is not None:
+        words = f"LearnPack is running for this course (process {pid}) and would write the file over"
+        raise _Failed(ALREADY_RUNNING, f"{words}: {again}")
+    lock = None
+    try:
+        if state.is_dir() and not arguments.dry_run:
+            lock = Lock.acquire(state)  # no agent begins meanwhile
+        limit = config.document_max_mb << 20
+        done = mend(course, state, now=time.time_ns() // 1_000_000, limit=limit, dry_run=arguments.dry_run)
+    except AlreadyRunning as error:
+        raise _Failed(ALREADY_RUNNING, str(error)) from None
+    except OtherCourse as error:
+        raise _Failed(FAILURE, f"telemetry.json is left as it is: {error}") from None
+    except DocumentError as error:
+        raise _Failed(_code_of(error.__cause__), str(error)) from None
+    finally:
+        if lock is not None:
+            lock.release()
+    for line in (*done.changes, *(f"can't be mended: {note}" for note in done.notes)):
+        print(_one_line(line))
+    if not done.changes:
+        print("nothing to mend")
+    elif arguments.dry_run:
+        print("dry run: nothing was written")
+    else:
+        kept = f"the original is in {done.aside}" if done.aside else "the original was empty"
+        print(_one_line(f"mended; {kept}"))
+    return 0
+
+
+def _code_of(cause: BaseException | None) -> int:
+    if isinstance(cause, PermissionError):
+        return PERMISSION
+    return CANNOT_CREATE if isinstance(cause, OSError) else FAILURE
 
 
 def _replay(arguments: argparse.Namespace) -> int:

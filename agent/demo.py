@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from .config import course_key
 from .core.events import Compile, Event, Gap, SessionEnd, SessionStart, Test
 from .sensors.course import read_course
+from .status import progress_lines, status_of
 from .store.journal import Journal, JournalError, Record
-from .views import event_words, progress_lines, status_of
+from .views import event_words
 
 #: What an act must lead to: event, step, exit code.
 Expected = tuple[str, str | None, int | None]

@@ -118,6 +118,7 @@ class Agent:
 
             self._trace = TraceWriter(record, self._settings, self._inference.snapshot())
         self._processes_listed = False
+        self._files_said: tuple[str, str] | None = None
         self._processes_checked_at = 0
         self._dropped: tuple[int, int] | None = None  # how many events, since when
         self._journal_retry_at: int | None = None
@@ -164,6 +165,7 @@ class Agent:
         self._processes.start()
         self._take_until_listed()
         self._files.start()
+        self._announce_files()
         self._take_all(BURST)
         self._flush()
         self._document.noticed(now_ms())
@@ -237,6 +239,7 @@ class Agent:
                 self._put_status(**{seen.sensor: {"level": seen.level, "blind_to": seen.blind_to, "since": seen.at}})
             case EventsLost():
                 log.warning("%s: something was missed: %s", seen.sensor, seen.reason)
+                self._announce_files()
                 self._put_status(lost=int(str(self._status["lost"])) + 1, files=self._files_status())
             case CourseRead():
                 self._course, self._document.is_gone = seen.course, False
@@ -350,6 +353,14 @@ class Agent:
         health = self._files.health
         blind = "; ".join(f"{path}: {reason}" for path, reason in health.skipped)
         return {"level": health.level, "blind_to": blind, "watches": health.watches, "files": health.files}
+
+    def _announce_files(self) -> None:
+        """How the files are watched, where that is news: the file sensor tells it when it is asked."""
+        health = self._files_status()
+        said = (str(health["level"]), str(health["blind_to"]))
+        if said != self._files_said:
+            self._files_said = said
+            self._handle(SensorChanged(now_ms(), "files", *said))
 
     def _maybe_doubt_processes(self, at: int) -> None:
         """Files change, but of no process anything was seen for long: another program can switch the kernel's

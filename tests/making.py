@@ -7,10 +7,12 @@ from typing import Any
 
 from agent.core.course import Course, Step, StepFile
 from agent.core.events import (
+    AiInteraction,
     Compile,
     CompleteStep,
     Evidence,
     Gap,
+    Interaction,
     OpenStep,
     Origin,
     Output,
@@ -20,6 +22,7 @@ from agent.core.events import (
     SessionStart,
     StepName,
     Test,
+    Visit,
 )
 
 #: A moment in November 2023; times in tests are seconds after it.
@@ -77,12 +80,16 @@ def a_test(slug: str, start: float, end: float | None, exit_code: int | None = 0
     return Test(at, name(slug), run(start, end, exit_code, whole=True, **more), evidence(at))
 
 
-def opened(slug: str, at: float) -> OpenStep:
-    return OpenStep(ms(at), name(slug), evidence(ms(at)))
+def visit(slug: str, start: float, end: float, active_ms: int) -> Visit:
+    return Visit(slug, ms(start), ms(end), active_ms)
 
 
-def completed(slug: str, at: float) -> CompleteStep:
-    return CompleteStep(ms(at), name(slug), evidence(ms(at)))
+def opened(slug: str, at: float, left: Visit | None = None) -> OpenStep:
+    return OpenStep(ms(at), name(slug), evidence(ms(at)), left)
+
+
+def completed(slug: str, at: float, tests_modified: bool | None = None) -> CompleteStep:
+    return CompleteStep(ms(at), name(slug), evidence(ms(at)), tests_modified)
 
 
 def reset(slug: str, at: float) -> ResetStep:
@@ -93,8 +100,14 @@ def session_start(at: float) -> SessionStart:
     return SessionStart(ms(at), evidence(ms(at)))
 
 
-def session_end(at: float) -> SessionEnd:
-    return SessionEnd(ms(at), evidence(ms(at)))
+def session_end(at: float, left: Visit | None = None) -> SessionEnd:
+    return SessionEnd(ms(at), evidence(ms(at)), left)
+
+
+def asked(slug: str, start: float, end: float | None, question: str = "why?", answer: str = "so") -> AiInteraction:
+    told = Interaction(ms(start), None if end is None else ms(end), question, answer, "print()\n")
+    at = ms(start if end is None else end)
+    return AiInteraction(at, name(slug), told, evidence(at))
 
 
 def gap(start: float, at: float) -> Gap:

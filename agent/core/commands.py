@@ -7,7 +7,8 @@ and children: that several processes are one run is decided in `agent.core.proce
 and tools are in `agent.core.runners`.
 
 Known to be weak: `cat app.py | python -` names no file and can't be decided; configuration that changes what a
-test tool collects is known for pytest and jest only as far as `Course` says.
+test tool collects is known for pytest and jest only as far as `Course` says, and what a tool takes from its
+environment (`PYTEST_ADDOPTS`, `NODE_OPTIONS`) or from a `conftest.py` not at all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from .course import ENTRIES, Course, Step, is_source_file, is_test_file
 from .runners import (
     COMPILERS,
+    CONFIGURED_NARROW,
     EXEC_WRAPPERS,
     FORMATTERS,
     GIT_OPTIONS,
@@ -49,8 +51,16 @@ from .runners import (
 _VENDORED = words("node_modules site-packages __pycache__ venv env virtualenv dist-packages")
 _SCRIPT_ENDING = re.compile(r"\.(py|pyw|js|cjs|mjs|exe|rb|php|phar)$")
 _COPY = re.compile(r"/\.compile-run2?/tmp/")
+_SHELLJS_CHILD = "/shelljs/src/exec-child.js"
+_SHELLJS_FILE = re.compile(r"/(?:.*/)?shelljs_[0-9a-f]{20}")
 _LONGEST_PATTERN = 500
 _SELF_TESTING = re.compile(r"unittest\.main\(|pytest\.main\(|node:test|doctest\.testmod\(")
+#: A test file whose exit code tells.  `doctest.testmod()` and a bare `pytest.main()` end with 0 whatever failed.
+_SELF_TELLING = re.compile(
+    r"unittest\.main\((?![^)]*\bexit\s*=\s*False)|(?:exit|SystemExit)\(\s*(?:int\()?\s*pytest\.main\(|node:test"
+)
+#: Settings of pytest by which `-o` can leave tests out.
+_NARROWING_SETTING = re.compile(r"python_(files|classes|functions)=|addopts=.*\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +194,9 @@ class _Reader:
             if not rest or rest[0] not in row.subcommand:
                 return NotARun(f"{row.name} without {' or '.join(sorted(row.subcommand))}")
             rest = rest[1:]
-        if row is NODE and any(word == "--test" for word in rest):
-            return self.test(NODE_TEST, [word for word in rest if word != "--test"])
         parsed = parse(rest, row.options, stop_at_operand=True)
+        if row is NODE and parsed.has(frozenset({"--test"})):
+            return self.test(NODE_TEST, [word for word in rest if word != "--test"])
         if row is PYTHON:
             # `-m` ends the options as a script does: what follows belongs to the module.
             module, arguments, before = _python_module(rest)
@@ -209,7 +219,7 @@ class _Reader:
         if row.only_own_language and not _is_shell_step(self.course.step_of(paths[0])):
             return NotARun("a shell script that starts other programs")
         if is_test_file(posixpath.basename(paths[0])):
-            return self._test_file_itself(row, paths[0])
+            return self._test_file_itself(row, paths[0], parsed)
         return Purpose(Kind.COMPILE, row.name, paths)
 
     def _java_class(self, name: str, parsed: Parsed) -> str:
@@ -230,10 +240,18 @@ class _Reader:
             return NotARun(f"{row.name} without a file")
         return Purpose(Kind.COMPILE, row.name, (path,))
 
-    def _test_file_itself(self, row: Interpreter, path: str) -> Purpose:
+    def _test_file_itself(self, row: Interpreter, path: str, parsed: Parsed) -> Purpose:
         """`python test.py`: a test only if the file runs its own tests, else exit code 0 says nothing."""
-        testing = _SELF_TESTING.search(self.text_of.get(path, "")) is not None
-        return Purpose(Kind.TEST if testing else Kind.COMPILE, row.name, (path,), whole=testing)
+        text = self.text_of.get(path, "")
+        if _SELF_TESTING.search(text) is None:
+            return Purpose(Kind.COMPILE, row.name, (path,))
+        whole = _SELF_TELLING.search(text) is not None
+        if row is PYTHON:  # `python test.py TestAdd.test_zero`, `-k zero`, `--help`: unittest's own words
+            given = parse(parsed.operands[1:], UNITTEST.options)
+            whole = whole and not given.operands and not given.has(UNITTEST.options.narrow | UNITTEST.options.never)
+        elif row is NODE:
+            whole = whole and not parsed.has(NODE_TEST.options.narrow)
+        return Purpose(Kind.TEST, row.name, (path,), whole=whole)
 
     def _module(self, module: str, arguments: list[str]) -> Purpose | NotARun:
         tool = self._tool(module, arguments, PYTHON)
@@ -278,20 +296,24 @@ class _Reader:
     # tests
 
     def test(self, tool: TestTool, line: list[str]) -> Purpose | NotARun:
+        if line and line[0] in tool.others:
+            return NotARun(f"{tool.name} {line[0]}")
         if line and line[0] in tool.subcommands:
             line = line[1:]
         parsed = parse(line, tool.options)
         if parsed.has(tool.options.never):
             return NotARun(f"{tool.name} {next(name for name, _ in parsed.options if name in tool.options.never)}")
-        if tool is UNITTEST:
-            targets, whole = self._unittest_targets(parsed)
+        operands = [*parsed.operands, *parsed.values_of(*tool.operand_options)]
+        if tool.operands == "names":
+            targets, whole = self._name_targets(tool, parsed)
         elif tool.operands == "patterns":
             targets, whole = self._pattern_targets(tool, parsed)
         else:
-            targets, whole = self._file_targets(tool, parsed.operands)
+            targets, whole = self._file_targets(tool, operands)
         if not targets:
             return NotARun(f"{tool.name} outside the course's steps")
         whole = whole and tool.decisive and not parsed.has(tool.options.narrow)
+        whole = whole and not (tool.options is PYTEST.options and self._is_pytest_narrowed(parsed))
         broad = len({step for path in targets if (step := self.course.step_of(path))}) > max(1, len(parsed.operands))
         return Purpose(
             Kind.TEST,
@@ -306,7 +328,7 @@ class _Reader:
     def _file_targets(self, tool: TestTool, operands: Sequence[str]) -> tuple[list[str], bool]:
         targets: list[str] = []
         whole = True
-        for operand in operands or (".",):
+        for operand in operands or (tool.default,):
             file, part, _ = operand.partition("::")
             path = self.course.resolve(file, self.cwd)
             if path is None:
@@ -322,37 +344,52 @@ class _Reader:
                     whole = False
             elif self._step_of(path) is not None:
                 targets.append(path)
-                whole = whole and not part and is_test_file(posixpath.basename(path))
+                whole = whole and not part and _is_whole_test_file(path)
+            elif self._own(operand) is not None:
+                # Incremental grading: LearnPack "tests" conftest.py in the root where it finds no test of the step.
+                targets.append(path)
+                whole = False
         return targets, whole
 
-    def _unittest_targets(self, parsed: Parsed) -> tuple[list[str], bool]:
+    def _name_targets(self, tool: TestTool, parsed: Parsed) -> tuple[list[str], bool]:
+        """unittest and nose2: operands are dotted names, and none (or `discover`) means what a directory holds."""
         operands = list(parsed.operands)
         if not operands or operands[0] == "discover":
-            directories = parsed.values_of("-s", "--start-directory") or operands[1:2] or ["."]
-            targets, whole = self._file_targets(UNITTEST, directories)
+            directories = parsed.values_of("-s", "--start-directory", "--start-dir") or operands[1:2] or ["."]
+            patterns = parsed.values_of("-p", "--pattern") or operands[2:3]
+            collecting = replace(tool, collects=tuple(patterns[-1:])) if patterns else tool
+            targets, whole = self._file_targets(collecting, directories)
         else:
             targets, whole = [], True
             for operand in operands:
-                path = self._dotted(operand)
+                path, is_whole = self._dotted(operand)
                 if path is not None:
                     targets.append(path)
-                    whole = (
-                        whole and is_test_file(posixpath.basename(path)) and operand.endswith((".py", "test", "tests"))
-                    )
+                    whole = whole and is_whole and _is_whole_test_file(path)
         # Before Python 3.12 "Ran 0 tests" exits with 0: a file without a TestCase proves nothing.
         return targets, whole and all("TestCase" in self.text_of.get(path, "") for path in targets)
 
-    def _dotted(self, name: str) -> str | None:
-        """`test`, `test.TestX.test_y`, `exercises.01.test` or a path → the file."""
+    def _dotted(self, name: str) -> tuple[str | None, bool]:
+        """`test`, `test.TestX.test_y`, `exercises.01.test` or a path → the file, and whether all of it is meant."""
         if "/" in name or name.endswith(".py"):
             path = self.course.resolve(name, self.cwd)
-            return path if path is not None and self._step_of(path) is not None else None
+            return (path, True) if path is not None and self._step_of(path) is not None else (None, False)
         parts = name.split(".")
         for length in range(len(parts), 0, -1):
             path = self.course.resolve("/".join(parts[:length]) + ".py", self.cwd)
             if path is not None and self._is_known_file(path):
-                return path
-        return None
+                return path, length == len(parts)
+        return None, False
+
+    def _is_pytest_narrowed(self, parsed: Parsed) -> bool:
+        """Whether pytest takes only a part by its configuration, or by a file of arguments, which nobody reads here."""
+        settings = parsed.values_of("-o", "--override-ini")
+        if any(_NARROWING_SETTING.match(setting) for setting in settings):
+            return True
+        if any(operand.startswith("@") for operand in parsed.operands):
+            return True
+        configured = () if any(one.startswith("addopts=") for one in settings) else self.course.pytest_options
+        return parse(configured, PYTEST.options).has(CONFIGURED_NARROW)
 
     def _pattern_targets(self, tool: TestTool, parsed: Parsed) -> tuple[list[str], bool]:
         """jest and its kin: operands are patterns over absolute paths, and none means everything."""
@@ -388,6 +425,8 @@ class _Reader:
             patterns = tool.collects or ()
         prefix = "" if directory == "." else directory + "/"
         for _, path in self.course.test_files():
+            if not tool.recursive and posixpath.dirname(path) != directory.removeprefix("."):
+                continue
             if path.startswith(prefix) and any(fnmatch.fnmatchcase(posixpath.basename(path), p) for p in patterns):
                 yield path
 
@@ -439,6 +478,12 @@ class _Reader:
         if path == "." or any(step.path == path or step.path.startswith(path + "/") for step in self.course.steps):
             return True
         return "." not in posixpath.basename(path)
+
+
+def _is_whole_test_file(path: str) -> bool:
+    """Whether a path names a test file, and nothing in it: not "test.py:TestAdd" (nose), "test.js:4" (ava)."""
+    name = posixpath.basename(path)
+    return is_test_file(name) and not any(mark in name for mark in ":[#")
 
 
 def _python_module(rest: Sequence[str]) -> tuple[str | None, list[str], Parsed]:
@@ -575,6 +620,20 @@ def compile_run_copy(argv: Sequence[str]) -> str | None:
             if argv[index - 1] in ("-cp", "-classpath") and index + 1 < len(argv):
                 return f"{word}/{argv[index + 1]}.java"
             return word
+    return None
+
+
+def is_shelljs_file(path: str) -> bool:
+    """Whether an absolute path is that of a temporary file of shelljs (0.8.4 and 0.8.5: 20 hex digits)."""
+    return _SHELLJS_FILE.fullmatch(path) is not None
+
+
+def parameter_file(argv: Sequence[str]) -> str | None:
+    """The absolute path of the parameter file that shelljs's launcher works from, if this command is one:
+    `node …/shelljs/src/exec-child.js /tmp/shelljs_<20 hex>`.  LearnPack starts one for each test."""
+    for index, word in enumerate(argv[1:8], start=2):
+        if word.endswith(_SHELLJS_CHILD):
+            return argv[index] if index < len(argv) and is_shelljs_file(argv[index]) else None
     return None
 
 

@@ -110,7 +110,8 @@ class Course:
 
     `root` is the absolute real path; `aliases` are other absolute paths of the same directory (symbolic links).
     `at_root` says that code lies in the root and belongs to whichever step is current (incremental grading).
-    `pytest_files` are the file patterns that a bare `pytest` collects; `jest_configured` says that the course
+    `pytest_files` are the file patterns that a bare `pytest` collects, `pytest_options` the arguments that its
+    configuration puts before those on the command line (`addopts`); `jest_configured` says that the course
     has a jest configuration of its own, so that jest's default patterns say nothing.  `exercises` is the
     directory that holds the steps, `base` LearnPack's own (".learn" or ".breathecode"), both relative to the root.
     """
@@ -124,6 +125,7 @@ class Course:
     jest_configured: bool = False
     exercises: str = "exercises"
     base: str = ".learn"
+    pytest_options: tuple[str, ...] = ()
     _by_path: Mapping[str, Step] = field(default_factory=dict, repr=False, compare=False)
     _by_slug: Mapping[str, Step] = field(default_factory=dict, repr=False, compare=False)
     _names: frozenset[str] = field(default_factory=frozenset, repr=False, compare=False)

@@ -8,8 +8,9 @@ ended, so the whole times of each sensor are kept (as spans) until the session i
 A level that can't see some programs is whole all the same when nothing was lost; that is why each level's time is told,
 with what it can't see.
 
-Known to be weak: of more than 64 spans the oldest are counted at once, as if the session ended after them.  A session
-that was open when this began to count (an agent that was replaced by a newer one) is not counted.
+Known to be weak: of more than 64 spans the oldest are counted at once, as if the open session ended after them; where
+none is open they are forgotten.  A session that was open when this began to count (an agent that was replaced by a
+newer one) is not counted.
 """
 
 from __future__ import annotations
@@ -119,57 +120,61 @@ class Coverage:
     """Fed with every observation and every event; `state` is for the snapshot, `report` for people."""
 
     def __init__(self, state: CoverageState | None = None) -> None:
-        self.state = state or CoverageState()
+        self._state = state or CoverageState()
+        self._seen_until = self._state.seen_until  # changes with every observation, so it is put in when asked for
+
+    @property
+    def state(self) -> CoverageState:
+        return replace(self._state, seen_until=self._seen_until)
 
     def receive(self, seen: Observation) -> None:
-        state = self.state
+        state = self._state
         match seen:
             case AgentStarted():
-                if state.seen_until is not None and seen.at < state.seen_until:
+                if self._seen_until is not None and seen.at < self._seen_until:
                     # The clock was set back meanwhile, nobody knows by how much: as if no time had passed.
-                    self._shift(seen.at - state.seen_until)
-                self._close(self.state.seen_until or seen.at, ended=True)
+                    self._shift(seen.at - self._seen_until)
+                self._close(seen.at if self._seen_until is None else self._seen_until, ended=True)
             case AgentStopped():
                 self._close(seen.at, ended=True)
             case CourseGone():
                 self._close(seen.at, ended=False)
-                self.state = replace(self.state, course_gone=True)
+                self._state = replace(self._state, course_gone=True)
             case CourseRead() if state.course_gone:
-                self.state = replace(state, course_gone=False)
+                self._state = replace(state, course_gone=False)
                 for name, sensor in state.sensors.items():
                     self._put(name, replace(sensor, since=None if sensor.level is None else seen.at))
             case SensorChanged():
                 self._changed(seen)
             case EventsLost():
-                sensor = self.state.sensors.get(seen.sensor, SensorState())
+                sensor = self._state.sensors.get(seen.sensor, SensorState())
                 self._put(seen.sensor, sensor.without(min(seen.since, seen.at), seen.at))
             case ClockJumped():
                 self._shift(seen.by_ms)
             case _:
                 pass
-        if seen.at > (self.state.seen_until or 0):
-            self.state = replace(self.state, seen_until=seen.at)
+        self._seen_until = seen.at if self._seen_until is None else max(self._seen_until, seen.at)
 
     def concluded(self, event: Event) -> None:
         """Sessions are what time is measured against; other events say nothing here."""
-        state = self.state
+        state = self._state
         if isinstance(event, SessionStart):
             since = event.at if state.counted_until is None else max(event.at, state.counted_until)
-            self.state = replace(state, session_since=since)
+            self._state = replace(state, session_since=since)
         elif isinstance(event, SessionEnd) and state.session_since is not None:
             # Where the clock was set back in a session, its end is told as its start; it was by the last observation.
             since = state.session_since
-            until = max(since, min(event.at, event.at if state.seen_until is None else state.seen_until))
+            until = max(since, min(event.at, event.at if self._seen_until is None else self._seen_until))
             session_ms = state.session_ms + until - since
-            self.state = replace(state, session_ms=session_ms, session_since=None, counted_until=until)
+            self._state = replace(state, session_ms=session_ms, session_since=None, counted_until=until)
             for name, sensor in state.sensors.items():
                 later = tuple(span for span in sensor.spans if span[1] > until)
                 self._put(name, replace(sensor, whole_ms=sensor.whole_between(since, until), spans=later))
 
     def report(self, now: int | None = None) -> tuple[SensorReport, ...]:
         """All sessions, the open one until `now`; None: until the last observation, where no agent runs."""
-        state = self.state
-        until = (state.seen_until or 0) if now is None else now
+        state = self._state
+        until = (self._seen_until or 0) if now is None else now
         since = until if state.session_since is None else min(state.session_since, until)
         session_ms = state.session_ms + until - since
         reports = []
@@ -181,35 +186,35 @@ class Coverage:
         return tuple(reports)
 
     def _changed(self, seen: SensorChanged) -> None:
-        sensor = self.state.sensors.get(seen.sensor, SensorState()).closed(seen.at)
+        sensor = self._state.sensors.get(seen.sensor, SensorState()).closed(seen.at)
         if seen.level == NO_LEVEL:
             self._put(seen.sensor, replace(sensor, level=None))
             return
         blind_to = {**sensor.blind_to, seen.level: seen.blind_to}
-        since = None if self.state.course_gone else seen.at
+        since = None if self._state.course_gone else seen.at
         self._put(seen.sensor, replace(sensor, level=seen.level, since=since, blind_to=blind_to))
 
     def _close(self, at: int, *, ended: bool) -> None:
         """No sensor is whole after this time; `ended`: none works any more."""
-        for name, sensor in self.state.sensors.items():
+        for name, sensor in self._state.sensors.items():
             closed = sensor.closed(at)
             self._put(name, replace(closed, level=None) if ended else closed)
 
     def _shift(self, by_ms: int) -> None:
-        state = self.state
-        times = (state.session_since, state.counted_until, state.seen_until)
-        since, counted, seen = (None if at is None else at + by_ms for at in times)
+        state = self._state
+        times = (state.session_since, state.counted_until, self._seen_until)
+        since, counted, self._seen_until = (None if at is None else at + by_ms for at in times)
         sensors = {name: sensor.shifted(by_ms) for name, sensor in state.sensors.items()}
-        self.state = replace(state, sensors=sensors, session_since=since, counted_until=counted, seen_until=seen)
+        self._state = replace(state, sensors=sensors, session_since=since, counted_until=counted)
 
     def _put(self, name: str, sensor: SensorState) -> None:
         if len(sensor.spans) > _SPANS:
             oldest, kept = sensor.spans[:-_SPANS], sensor.spans[-_SPANS:]
-            if (since := self.state.session_since) is not None:
+            if (since := self._state.session_since) is not None:
                 old = replace(sensor, since=None, spans=oldest)
                 sensor = replace(sensor, whole_ms=old.whole_between(since, oldest[-1][1]))
             sensor = replace(sensor, spans=kept)
-        self.state = replace(self.state, sensors={**self.state.sensors, name: sensor})
+        self._state = replace(self._state, sensors={**self._state.sensors, name: sensor})
 
 
 def _most(level: tuple[str, int, str]) -> int:

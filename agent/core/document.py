@@ -16,7 +16,11 @@ What is decided here, because the receiver's metrics depend on it:
 - A run whose end was not seen ends where it began, so that the receiver has a number, and says `"end": "unknown"`.
   One during which the clock was set back ends where it began, too.
 - A text that was not captured is "" and the attempt says `"output": "none"`; one that was left out to keep the
-  document small is "" and the attempt says `"omitted": true`.  The command is not in the document.
+  document small is "" and the attempt says `"omitted": true`; the results of single tests are left out with the texts.
+  The command is not in the document.
+- `sessions` of a step is the active time (ms) of each visit that is over, in their order, as v5 has it; the visit that
+  goes on is shown by `status` only, and is here as soon as the student or the server leaves.
+- AI interactions are what was adopted of LearnPack's: our own events of them were concluded from just these.
 - What LearnPack wrote is kept: its value wins, except for texts, where ours are what the program really printed.
 """
 
@@ -29,10 +33,10 @@ from typing import Any
 from .codec import valid_text
 from .course import Course, Step
 from .events import Output, Run
-from .learnpack_forms import LISTS, OUTPUTS, Span, encoded, milliseconds, same_keys, session_pairs
+from .learnpack_forms import LISTS, OUTPUTS, Span, encoded, milliseconds, same_keys, session_pairs, united_durations
 
 #: The events that are a student's act; the latest is `last_interaction_at`.
-ACTS = ("open_step", "compile", "test", "reset_step")
+ACTS = ("open_step", "compile", "test", "reset_step", "ai_interaction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,15 @@ class DocumentFacts:
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """What our records know of one step: when it was first opened, completed and run."""
+    """What our records know of one step: when it was first opened, completed and run, and for how long (ms) there was
+    work in each visit that is over, oldest first."""
 
     slug: str
     position: int | None = None
     opened_at: int | None = None
     completed_at: int | None = None
     first_run_at: int | None = None
+    visits: Sequence[int] = ()
 
 
 def head(course: Course, facts: DocumentFacts) -> dict[str, Any]:
@@ -140,6 +146,9 @@ def step_head(step: Step | None, facts: StepFacts, learnpack: Mapping[str, Any] 
         document["opened_at"] = min(at for at in opened if at)
     if completed:
         document["completed_at"] = completed
+    # v5 sets both at once; where only its mark is known, that is not taken back.
+    document["is_completed"] = bool(completed) or theirs.get("is_completed") is True
+    document["sessions"] = united_durations(facts.visits, theirs.get("sessions"))
     return document
 
 
@@ -161,6 +170,10 @@ def attempt(run: Run, event_id: str, learnpack: Mapping[str, Any] | None = None,
     theirs = learnpack or {}
     if run.ended_at is None and not theirs.get("ended_at"):
         document["end"] = "unknown"
+    if run.tests_modified is not None:
+        document["tests_modified"] = run.tests_modified
+    if not omitted:
+        document |= _beside_texts(run)
     document |= {key: value for key, value in theirs.items() if value is not None and key != "event_id"}
     for name in OUTPUTS:
         text = None if omitted else getattr(run, name)
@@ -174,3 +187,20 @@ def attempt(run: Run, event_id: str, learnpack: Mapping[str, Any] | None = None,
     if omitted and not all(document[name] for name in OUTPUTS):
         document["omitted"] = True
     return document
+
+
+def size_beside_texts(run: Run) -> int:
+    """About how many bytes of an attempt go with its texts: they are left out with them."""
+    results = sum(len(result.name.encode("utf-8", "replace")) + 40 for result in run.results)
+    return results + sum(30 for size in (run.stdout_size, run.stderr_size) if size is not None)
+
+
+def _beside_texts(run: Run) -> dict[str, Any]:
+    """The single tests, and how much was printed where not all of it is there."""
+    found: dict[str, Any] = {}
+    for name, text, size in (("stdout", run.stdout, run.stdout_size), ("stderr", run.stderr, run.stderr_size)):
+        if size is not None and run.output is not Output.FULL and size != len((text or "").encode("utf-8", "replace")):
+            found[f"{name}_size"] = size
+    if run.results:
+        found["results"] = [{"name": valid_text(one.name), "status": one.status} for one in run.results]
+    return found

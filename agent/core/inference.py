@@ -289,24 +289,27 @@ class Inference:
         step = self._steps.named(entry.slug)
         match entry.name:
             case "start_exercise" if step is not None:
-                said = "was open when the agent first looked" if is_baseline else "vscode_queue.json got start_exercise"
-                self._steps.open(step, at, (self._notes.evidence(at, f"{said}: {step.slug}"),))
+                words = f"LearnPack noted that {step.slug} was opened (vscode_queue.json)"
+                if is_baseline:
+                    words = f"{step.slug} was open in LearnPack when the agent first looked (vscode_queue.json)"
+                self._steps.open(step, at, (self._notes.evidence(at, words),))
             case "reset_exercise" if step is not None:
                 self._steps.reset(step, at)
             case "initializing" if not self._tree.servers():
-                self._sessions.active(at, "LearnPack began a new queue")
+                self._sessions.active(at, "LearnPack began anew (vscode_queue.json)")
             case "connection_ended" if not self._tree.servers():
                 # The server's exit tells the same, 10 ms later, where its process can be seen.
-                self._sessions.end(at, "vscode_queue.json got connection_ended")
+                self._sessions.end(at, "LearnPack noted that it ended (vscode_queue.json)")
             case "open_files" | "open_window":  # the UI's own open_window: it shows again what is there
-                self._sessions.active(at, f"vscode_queue.json got {entry.name}", self._steps.visits.current())
+                words = f"LearnPack showed what is open in it (vscode_queue.json got {entry.name})"
+                self._sessions.active(at, words, self._steps.visits.current())
 
     def _config_read(self, seen: ConfigRead) -> None:
         is_baseline = not self._config_known and seen.at < self._started_at
         changed = not is_baseline and seen.current != self._runs.learnpack_step
         self._runs.learnpack_step, self._config_known = seen.current, True
         if changed and seen.current is not None:
-            words = f"currentExercise in config.json became {seen.current}"
+            words = f"LearnPack noted that {seen.current} is the current step (config.json)"
             self._steps.hint(seen.current, seen.at, HINT_MS, words)
 
     def _preview_written(self, seen: PreviewWritten) -> None:
@@ -327,6 +330,7 @@ class Inference:
             words = "LearnPack opened the preview window on a bundle that throws: a module is missing or can't be built"
         source = preview.source.text if preview is not None and preview.source is not None else None
         evidence = self._notes.evidence(seen.at, words)
+        self._steps.forget_hints(slug)  # prettier saved the step's files, and no student
         self._runs.built(self._builds.window_opened(slug, seen.at, failed, source, evidence))
 
     # --- the student's files ---

@@ -16,6 +16,7 @@ from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 #: The texts of an attempt that are base64 in the document.
@@ -172,9 +173,22 @@ def same_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
             times = [at for at in (milliseconds(before), milliseconds(after)) if at]
             if times:
                 merged[key] = min(times) if key in _EARLIEST else max(times)
+        elif key == "sessions" and isinstance(before, list):
+            merged[key] = united_durations(before, after)
         elif isinstance(before, list) and (not isinstance(after, list) or len(after) < len(before)):
             merged[key] = before
     return merged
+
+
+def united_durations(ours: Sequence[Any], theirs: object) -> list[Any]:
+    """Two lists of the durations (ms) of the same visits as one: as long as the longer one, the larger value at each
+    place.  What is no number gives way to one that is."""
+    others = theirs if isinstance(theirs, list) else []
+    return [max(pair, key=_duration) for pair in zip_longest(ours, others)]
+
+
+def _duration(value: Any) -> float:
+    return value if type(value) in (int, float) else -1
 
 
 def _present(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .commands import NotARun, Purpose, is_build_launcher, is_server, purpose_of, rewrites_files
+from .commands import NotARun, Purpose, becomes, is_build_launcher, is_server, purpose_of, rewrites_files
 from .course import Course
 from .events import Captured, Evidence, Origin
 from .observations import FileText, ProcessExecuted, ProcessExited
@@ -313,22 +313,80 @@ def is_silent(run: FinishedRun) -> bool:
     return run.origin is not Origin.LEARNPACK and run.exit_code in run.purpose.silent_codes
 
 
+#: How a program of this kind is called in words.
+_NOUNS = {Kind.COMPILE: "program", Kind.TEST: "test", Kind.BUILD: "compiler"}
+_SIGNALS = {
+    1: "its terminal was closed",
+    2: "Ctrl-C",
+    3: "Ctrl-\\",
+    6: "it gave up by itself",
+    9: "killed",
+    11: "it crashed",
+    15: "told to end",
+}
+
+
 def _started_words(process: Process, seen: ProcessExecuted) -> str:
-    command = " ".join(word if len(word) < 120 else word[:117] + "..." for word in seen.argv[:6])
-    verb = "was found running" if seen.found else "executed"
+    """What a program's start says, for a teacher: "LearnPack started a test: pytest ./exercises/01/test.py"."""
+    purpose, number = process.purpose, f"(process {seen.pid})"
     if process.is_server:
-        return f"the LearnPack server (process {seen.pid}) {verb}: {command}"
-    place = f" in {seen.cwd}" if seen.cwd else ""
-    under = process.parent
-    by = f", started by {'the LearnPack server' if under.is_server else f'process {under.key[0]}'}" if under else ""
-    return f"process {seen.pid} {verb} {command}{place}{by}"
+        return f"LearnPack {'was running when the agent looked' if seen.found else 'was started'} {number}"
+    launcher = process.launcher()
+    if launcher is process and not isinstance(purpose, Purpose):
+        return f"LearnPack started {'a build' if is_build_launcher(seen.argv) else 'a command'} {number}"
+    command = _command_words(seen.argv, seen.cwd)
+    if process.evidence and not seen.found:
+        return f"it went on as {command} {number}"
+    what = f"a {_NOUNS[purpose.kind]}" if isinstance(purpose, Purpose) else "a command"
+    place = _place_of(purpose, command) if isinstance(purpose, Purpose) else ""
+    if seen.found:
+        return f"{what}{place} was running when the agent looked: {command} {number}"
+    if launcher is None and not process.on_terminal:
+        return f"{what}{place} was started, but not from a terminal: {command} {number}"
+    who = "LearnPack started" if launcher is not None else "in a terminal the student started"
+    return f"{who} {what}{place}: {command} {number}"
 
 
 def _exit_words(process: Process, seen: ProcessExited) -> str:
-    if seen.signal is not None:
-        how = f"was ended by signal {seen.signal}"
-    elif seen.exit_code is not None:
-        how = f"exited with code {seen.exit_code}"
+    """What a program's end says, for a teacher."""
+    purpose, number = process.purpose, f"(process {process.key[0]})"
+    if isinstance(purpose, Purpose):
+        who = f"the {_NOUNS[purpose.kind]}"
+    elif process.is_server:
+        who = "LearnPack"
+    elif process.launcher() is process:
+        # How it ended says nothing: LearnPack ends the box of a build with a signal, always.
+        return f"LearnPack's {'build' if is_build_launcher(process.argv) else 'command'} was over {number}"
     else:
-        how = "is gone; its exit code could not be seen"
-    return f"process {process.key[0]} {how}"
+        who = "the command"
+    if seen.signal is not None:
+        why = _SIGNALS.get(seen.signal)
+        return f"{who} was stopped by signal {seen.signal}{f', {why}' if why else ''} {number}"
+    if seen.exit_code is None:
+        return f"{who} was over; its exit code could not be seen {number}"
+    if seen.exit_code == 0:
+        return f"{who} ended well, exit code 0 {number}"
+    is_test = isinstance(purpose, Purpose) and purpose.kind is Kind.TEST
+    return f"{who} ended {'without success' if is_test else 'with an error'}, exit code {seen.exit_code} {number}"
+
+
+def _command_words(argv: tuple[str, ...], cwd: str | None) -> str:
+    """A command as it could have been typed: without what a version manager puts before it, no long paths, no long
+    words, at most six of them."""
+    while (command := becomes(argv)) is not None:
+        argv = tuple(command)
+    shown = [argv[0].rpartition("/")[2].lstrip("-"), *argv[1:6]] if argv else ["?"]
+    for index, word in enumerate(shown[1:], start=1):
+        if cwd is not None and word.startswith(cwd.rstrip("/") + "/"):
+            word = word[len(cwd.rstrip("/")) + 1 :]
+        elif word.startswith("/"):
+            word = word.rpartition("/")[2] or word
+        shown[index] = word if len(word) <= 60 else word[:57] + "..."
+    return " ".join(shown) + (" ..." if len(argv) > 6 else "")
+
+
+def _place_of(purpose: Purpose, command: str) -> str:
+    """ " in exercises/01-hello", where the command itself does not say it."""
+    places = {target.rpartition("/")[0] for target in purpose.targets}
+    place = places.pop() if len(places) == 1 else ""
+    return f" in {place}" if place and place not in command else ""

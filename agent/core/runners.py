@@ -30,13 +30,14 @@ class Options:
 
     `values` take the next word as their value; `never` mean that nothing is run; `narrow` run only a part.
     Names are whole options ("--lf") or the letters of short ones ("-k").  `clusters`: short options can be
-    joined ("-xvk name").
+    joined ("-xvk name").  `dashes`: "--test-name-pattern" is another spelling of "--testNamePattern" (yargs, cac).
     """
 
     values: frozenset[str] = frozenset()
     never: frozenset[str] = frozenset()
     narrow: frozenset[str] = frozenset()
     clusters: bool = True
+    dashes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ def parse(line: Sequence[str], options: Options, *, stop_at_operand: bool = Fals
         found: list[tuple[str, str | None]]
         if word.startswith("--") or not options.clusters:
             name, has_value, value = word.partition("=")
+            if options.dashes:
+                name = _DASH.sub(lambda found: found[1].upper(), name)
             found = [(name, value if has_value else None)]
         else:
             found = list(cluster(word, options))
@@ -87,6 +90,9 @@ def parse(line: Sequence[str], options: Options, *, stop_at_operand: bool = Fals
             index += 1
         seen.extend(found)
     return Parsed(tuple(operands), tuple(seen))
+
+
+_DASH = re.compile(r"(?<=\w)-(\w)")
 
 
 def cluster(word: str, options: Options) -> Iterator[tuple[str, str | None]]:
@@ -222,7 +228,9 @@ class TestTool:
     `operands`: "files" (paths, with `::` parts) or "patterns" (matched against paths).  `collects` are the file
     names that it takes from a directory without being told (None: as `Course` says).  `silent_codes` are exit
     codes for "no tests".  Not `decisive`: success proves nothing of the step's tests; not `exit_tells`: the exit
-    code says nothing at all.  `subcommands`: words that may or (with `needs_subcommand`) must come first.
+    code says nothing at all.  `subcommands`: words that may or (with `needs_subcommand`) must come first; `others`
+    are words that come first and test nothing.  `default` is the operand that none means, `operand_options` are
+    options whose values are operands.  Not `recursive`: of a directory only the files in it are taken.
     """
 
     name: str
@@ -235,6 +243,10 @@ class TestTool:
     needs_subcommand: bool = False
     decisive: bool = True
     exit_tells: bool = True
+    others: frozenset[str] = frozenset()
+    default: str = "."
+    operand_options: frozenset[str] = frozenset()
+    recursive: bool = True
 
 
 PYTEST = TestTool(
@@ -245,6 +257,8 @@ PYTEST = TestTool(
             "-k -m -c -o -p -n -r -W --rootdir --confcutdir --basetemp --junitxml --junit-xml --maxfail --tb --color"
             " --durations --capture --ignore --ignore-glob --deselect --log-level --log-file --cov --cov-report"
             " --cov-config --numprocesses --dist --timeout --import-mode --override-ini --config-file --stdin"
+            " --lfnf --last-failed-no-failures --html --durations-min --show-capture --verbosity --log-cli-level"
+            " --cov-fail-under --reruns --splits --group --shard-id --num-shards"
         ),
         never=words(
             "-h --help -V --version --collect-only --co --fixtures --funcargs --fixtures-per-test --markers"
@@ -252,11 +266,18 @@ PYTEST = TestTool(
         ),
         narrow=words(
             "-k -m --deselect --ignore --ignore-glob --lf --last-failed --sw --stepwise --sw-skip --stepwise-skip"
-            " --testmon --picked"
+            " --testmon --picked --splits --group --shard-id --num-shards"
+            " --suppress-tests-failed-exit-code --suppress-no-test-exit-code"
         ),
     ),
     collects=None,
     silent_codes=frozenset({5}),
+)
+
+#: Options that leave a part of a step's tests out even where pytest's configuration holds them (`addopts`).  Others,
+#: like `--ignore` and `-m`, may well be in it by the author's will: with them, the whole test is what is left.
+CONFIGURED_NARROW = words(
+    "-k --deselect --lf --last-failed --sw --stepwise --sw-skip --stepwise-skip --co --collect-only"
 )
 
 UNITTEST = TestTool(
@@ -267,8 +288,10 @@ UNITTEST = TestTool(
         never=words("-h --help"),
         narrow=words("-k"),
     ),
+    operands="names",
     collects=("test*.py",),
     silent_codes=frozenset({5}),
+    recursive=False,  # only into packages, and "01-hello" can't be the name of one
 )
 
 DOCTEST = TestTool(
@@ -288,13 +311,15 @@ JEST = TestTool(
             "-c --config -t --testNamePattern --testPathPattern --testPathPatterns --rootDir --roots --reporters"
             " --coverageDirectory -w --maxWorkers --env --testEnvironment --outputFile --selectProjects --shard"
             " --changedSince --testRegex --testMatch --setupFiles --setupFilesAfterEnv --testTimeout --projects"
-            " --transform --testPathIgnorePatterns --maxConcurrency --seed"
+            " --transform --testPathIgnorePatterns --maxConcurrency --seed --filter --ignoreProjects"
         ),
         never=words("-h --help --version --listTests --showConfig --init --clearCache"),
         narrow=words(
             "-t --testNamePattern --shard -o --onlyChanged -f --onlyFailures --lastCommit --changedSince"
-            " --findRelatedTests --watch --watchAll --passWithNoTests"
+            " --findRelatedTests --watch --watchAll --passWithNoTests --changedFilesWithAncestor --filter"
+            " --testPathIgnorePatterns --selectProjects --ignoreProjects"
         ),
+        dashes=True,
     ),
     operands="patterns",
     collects=None,
@@ -319,41 +344,81 @@ TEST_TOOLS: tuple[TestTool, ...] = (
     # VS Code's test explorer: the tests come through a pipe, and pytest's result is dropped (it always exits with 0).
     TestTool("VS Code's tests", "run_pytest_script", PYTEST.options, collects=None, decisive=False, exit_tells=False),
     JEST,
-    TestTool("nose2", "nose2|nosetests", Options(words("-s -c"), words("-h --version")), collects=("test*.py",)),
+    TestTool(
+        "nose2",
+        "nose2",
+        Options(words("-s -t -c --start-dir --top-level-directory --config -A -E"), words("-h --help"), words("-A -E")),
+        operands="names",
+        collects=("test*.py",),
+        silent_codes=frozenset({5}),
+        recursive=False,
+    ),
+    TestTool(
+        "nosetests",
+        "nosetests3?",
+        Options(
+            words("-w -c -m -a -e -i -I --where --config --testmatch --attr --exclude --include --ignore-files"),
+            words("-h --help -V --version --collect-only -p --plugins"),
+            words("-m -a -e -I --testmatch --attr --exclude --ignore-files --failed"),
+        ),
+        collects=("test*.py",),
+        recursive=False,
+    ),
     TestTool(
         "mocha",
         "_?mocha",
         Options(
-            words("-g --grep -f --fgrep -r --require -R --reporter -t --timeout --config --spec -u --ui --extension"),
+            words(
+                "-g --grep -f --fgrep -r --require -R --reporter -t --timeout --config --spec -u --ui --extension"
+                " --file --ignore --exclude -s --slow -O --reporter-option --reporter-options --package"
+            ),
             words("-h --help -V --version --dry-run --list-reporters --list-interfaces"),
-            words("-g --grep -f --fgrep -i --invert -w --watch --shard"),
+            words(
+                "-g --grep -f --fgrep -i --invert -w --watch --shard --ignore --exclude"
+                " --pass-on-failing-test-suite --passOnFailingTestSuite"
+            ),
         ),
-        collects=("*.js",),
+        collects=("*.js", "*.cjs", "*.mjs"),
+        others=frozenset({"init"}),
+        default="test",  # ./test/*.{js,cjs,mjs}
+        operand_options=frozenset({"--spec"}),
+        recursive=False,
     ),
     TestTool(
         "vitest",
         "vitest",
         Options(
-            words("-t --testNamePattern -c --config -r --root --reporter --environment --pool --dir --project"),
-            words("-h --help -v --version"),
-            words("-t --testNamePattern --changed --shard -w --watch --passWithNoTests"),
+            words(
+                "-t --testNamePattern -c --config -r --root --reporter --environment --pool --dir --project"
+                " --exclude --outputFile --testTimeout --retry --mode"
+            ),
+            words("-h --help -v --version --clearCache --mergeReports"),
+            words("-t --testNamePattern --changed --shard -w --watch --passWithNoTests --exclude --project"),
+            dashes=True,
         ),
         operands="patterns",
         collects=("*.test.?s", "*.test.?sx", "*.spec.?s", "*.spec.?sx"),
-        subcommands=frozenset({"run", "related"}),
+        subcommands=frozenset({"run"}),
+        others=words("list bench init typecheck related"),
     ),
     TestTool(
         "ava",
         "ava",
         Options(words("-m --match -T --timeout --config"), words("--help --version"), words("-m --match -w --watch")),
         collects=("test.js", "test-*.js", "*.test.js"),
+        others=words("debug reset-cache"),
     ),
     TestTool("tape", "tape", Options(words("-r -i"), words("--help"))),
     TestTool(
         "jasmine",
         "jasmine",
-        Options(words("--filter --config --reporter"), words("-h -v --help --version"), words("--filter")),
+        Options(
+            words("--filter --filter-path --config --reporter --helper --require --seed"),
+            words("-h -v --help --version"),
+            words("--filter --filter-path"),
+        ),
         collects=("*[sS]pec.js",),
+        others=words("init examples help version enumerate"),
     ),
     TestTool(
         "react-scripts test",
@@ -367,20 +432,53 @@ TEST_TOOLS: tuple[TestTool, ...] = (
     TestTool(
         "rspec",
         "rspec",
-        Options(words("-e -t -f -o -r -I"), words("-h -v --help --version --dry-run"), words("-e -t --only-failures")),
+        Options(
+            words(
+                "-e -E -t -f -o -r -I -P --example --example-matches --tag --format --out --require --pattern --seed"
+                " --exclude-pattern --default-path --order --failure-exit-code --error-exit-code"
+            ),
+            words("-h -v --help --version --dry-run --init --bisect"),
+            words(
+                "-e -E -t -P --example --example-matches --tag --pattern --exclude-pattern --only-failures"
+                " -n --next-failure --failure-exit-code"
+            ),
+        ),
         collects=("*_spec.rb",),
     ),
     TestTool(
         "phpunit",
         "phpunit",
-        Options(words("--filter --group -c --configuration --bootstrap"), words("-h --version"), words("--filter")),
+        Options(
+            words(
+                "--filter --group --exclude-group --exclude-filter --testsuite --exclude-testsuite --covers --uses"
+                " -c --configuration --bootstrap -d --printer --test-suffix"
+            ),
+            words("-h --help --version --list-tests --list-tests-xml --list-groups --list-suites --check-version"),
+            words(
+                "--filter --group --exclude-group --exclude-filter --testsuite --exclude-testsuite --covers --uses"
+                " --test-suffix"
+            ),
+        ),
         collects=("*Test.php",),
     ),
-    TestTool("bats", "bats", Options(words("-f --filter"), words("-h -v -c --count"), words("-f --filter"))),
+    TestTool(
+        "bats",
+        "bats",
+        Options(
+            words("-f --filter --filter-tags --filter-status -F --formatter -j --jobs -o --output"),
+            words("-h --help -v --version -c --count"),
+            words("-f --filter --filter-tags --filter-status"),
+        ),
+    ),
     TestTool(
         "go test",
         "go",
-        Options(words("-run -count -timeout -tags"), words("-list"), words("-run -skip"), clusters=False),
+        Options(
+            words("-run --run -skip --skip -count --count -timeout --timeout -tags --tags -exec -o"),
+            words("-list --list -c -n"),
+            words("-run --run -skip --skip -short --short"),
+            clusters=False,
+        ),
         collects=("*_test.go",),
         subcommands=frozenset({"test"}),
         needs_subcommand=True,
@@ -388,7 +486,11 @@ TEST_TOOLS: tuple[TestTool, ...] = (
     TestTool(
         "deno test",
         "deno",
-        Options(words("--filter -c --config"), words("--help --no-run"), words("--filter --watch")),
+        Options(
+            words("--filter -c --config --ignore"),
+            words("--help -h --no-run"),
+            words("--filter --ignore --watch --permit-no-files"),
+        ),
         collects=("*_test.?s", "*.test.?s", "test.?s"),
         subcommands=frozenset({"test"}),
         needs_subcommand=True,
@@ -396,7 +498,11 @@ TEST_TOOLS: tuple[TestTool, ...] = (
     TestTool(
         "bun test",
         "bun",
-        Options(words("-t --test-name-pattern --preload"), words("--help"), words("-t --test-name-pattern --watch")),
+        Options(
+            words("-t --test-name-pattern --preload --timeout --path-ignore-patterns"),
+            words("--help -h"),
+            words("-t --test-name-pattern --watch --only --pass-with-no-tests --path-ignore-patterns"),
+        ),
         operands="patterns",
         collects=("*.test.?s", "*.spec.?s", "*_test.?s"),
         subcommands=frozenset({"test"}),

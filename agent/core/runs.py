@@ -61,7 +61,7 @@ class Runs:
         steps = self._steps_of(course, run)
         for step, target in steps:
             if not self._was_open(step, run):
-                words = f"work in this step: {' '.join(run.argv[:4])[:120]}"
+                words = f"the student worked in {step.slug}, which was not open"
                 evidence = (self._notes.evidence(run.started_at, words), *run.evidence[:1])
                 self._steps.open(step, run.started_at, evidence)
             self._sessions.active(run.started_at, f"a run in {step.slug}", step.slug)
@@ -85,7 +85,7 @@ class Runs:
         run = replace(run, tests_modified=self._modified(step))
         self._notes.conclude(Test(at, name_of(step), run, evidence))
         if (words := passed(run, report)) is not None:
-            self._steps.complete(step, at, (self._notes.evidence(at, words), *evidence[-1:]), run.tests_modified)
+            self._steps.complete(step, at, (*evidence, self._notes.evidence(at, words)), run.tests_modified)
 
     def _with_compiler(self, run: FinishedRun) -> FinishedRun:
         """LearnPack compiles in one box and runs in the next one (Java): that is one build."""

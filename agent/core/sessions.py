@@ -75,6 +75,7 @@ class Sessions:
         self.open = None
         left = self._presence.session_ended(at)  # the clock may have been set back since the session began
         self._notes.conclude(SessionEnd(self.ended_at, (self._notes.evidence(at, words),), left))
+        self.ended_at = at  # of the clock as it is now: the next session does not begin in the future
 
     def next_deadline(self) -> int | None:
         waits = self.open is not None and self.open.server is None

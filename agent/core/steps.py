@@ -63,7 +63,7 @@ class Steps:
     def reset(self, step: Step, at: int) -> None:
         self._sessions.active(at, f"{step.slug} reset", step.slug)
         self.forget_hints(step.slug)
-        words = f"vscode_queue.json got reset_exercise: {step.slug}"
+        words = f"LearnPack noted that {step.slug} was set back (vscode_queue.json)"
         self._notes.conclude(ResetStep(at, name_of(step), (self._notes.evidence(at, words),)))
 
     def complete(self, step: Step, at: int, evidence: tuple[Evidence, ...], tests_modified: bool | None = None) -> None:

@@ -11,6 +11,7 @@ import re
 import stat
 from dataclasses import replace
 
+from ..core.builds import BUNDLED
 from ..core.commands import entry_of
 from ..core.course import Course, Step
 from ..core.observations import FileText, Preview, QueueRead
@@ -18,6 +19,9 @@ from .picture import CONTENT_LIMIT, PREVIEWS, read_regular
 
 #: So many of the queue's newest entries may be news; a preview is only looked at while it is fresh.
 _NEWEST = 3
+
+#: What a build writes.
+BUILT = (".html", ".css", ".js", ".map")
 
 #: What webpack 4 and 5 put in the place of a module that they could not find or build.
 _THROWS = re.compile(rb"webpackMissingModule|throw new Error\(\"Module (?:build|parse) failed")
@@ -35,7 +39,7 @@ def with_preview(course: Course, seen: QueueRead, current: str | None) -> QueueR
     opened = [entry.slug for entry in seen.entries[: ended[-1]] if entry.name == "start_exercise"]
     step = course.step_named((opened[-1] if opened else current) or "")
     failed = None
-    if step is not None and step.language == "react":
+    if step is not None and (step.language in BUNDLED or course.at_root):
         built, failed = _scan_bundle(course)
         step = built or step
     return replace(seen, preview=Preview(step.slug if step is not None else None, failed, source_of(course, step)))
@@ -57,7 +61,8 @@ def _scan_bundle(course: Course) -> tuple[Step | None, bool | None]:
     """Which step webpack's bundle was made of, and whether it throws instead of a module.
 
     In development mode webpack names each module by its path, and writes the bundle also when modules are missing or
-    could not be built (plugin react 1.1.15: LearnPack's exit code is 1 then, and it opens the window all the same).
+    could not be built (plugins react 1.1.15, dom 1.1.7: LearnPack's exit code is 1 then, and it opens the window all the
+    same).  The file is written whenever it would differ, so it is always that of the last build.
     """
     place = re.compile(rb"\./" + re.escape(os.fsencode(course.exercises)) + rb"/([^/\"\s*]{1,255})/")
     step, failed, rest = None, False, b""

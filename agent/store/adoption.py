@@ -47,14 +47,26 @@ CONCLUDED = frozenset(("compile", "test", "ai_interaction"))
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What a reading brought: how many attempts were new, how many elements the document had in all."""
+    """What a reading brought: how many attempts were new, how many elements the document had in all.
+
+    `other_id` is the document's telemetry_id where it is another one than was known.
+    """
 
     new: int
     read: int
+    other_id: str | None = None
 
 
 class OtherCourse(Unreadable):
     """The document is of another course."""
+
+
+class OtherStudent(Unreadable):
+    """The document is of another student: it has another telemetry_id and another user_id than are known."""
+
+    def __init__(self, message: str, telemetry_id: str) -> None:
+        super().__init__(message)
+        self.telemetry_id = telemetry_id
 
 
 def parsed(text: bytes) -> Any:
@@ -89,10 +101,11 @@ def _loosely_parsed(text: bytes) -> Any:
         raise Unreadable(str(error)) from None
 
 
-def adopt(journal: Journal, course: Course, read: Callable[[int, int], bytes]) -> Adoption:
+def adopt(journal: Journal, course: Course, read: Callable[[int, int], bytes], *, live: bool = False) -> Adoption:
     """Takes over the document whose bytes `read(offset, size)` gives, as os.pread does; all of it or nothing.
 
-    Raises Unreadable (OtherCourse where the document is of another one), OSError, JournalError.
+    `live`: a LearnPack server that lives wrote it, and goes on with its telemetry_id; else the first one stays.
+    Raises Unreadable (OtherCourse, OtherStudent where the document is another one's), OSError, JournalError.
     """
     place = 0
 
@@ -107,12 +120,13 @@ def adopt(journal: Journal, course: Course, read: Callable[[int, int], bytes]) -
     steps = document.pop("steps", None)
     steps = steps if isinstance(steps, list) else []
     slugs = [_slug_of(step, index, course) for index, step in enumerate(steps)]
-    _check_course(document, slugs, course)
+    check_course(document, slugs, course)
     if any(piece.step >= len(slugs) for piece in pieces):
         raise Unreadable("it has several lists of steps")
     new = 0
     since = journal.fact(SINCE) or 0
     with journal.transaction():
+        other_id = _other_id(journal, document, live=live)
         _adopt_head(journal, document)
         for slug, step in zip(slugs, steps, strict=True):
             if isinstance(step, dict):
@@ -124,7 +138,7 @@ def adopt(journal: Journal, course: Course, read: Callable[[int, int], bytes]) -
             element = parsed(text)
             if isinstance(element, dict) and not _is_ours(journal, element):
                 new += _adopt_element(journal, slugs[piece.step], LISTS[piece.key], element, seen, since)
-    return Adoption(new, len(pieces))
+    return Adoption(new, len(pieces), other_id)
 
 
 def _slug_of(step: Any, index: int, course: Course) -> str:
@@ -135,7 +149,7 @@ def _slug_of(step: Any, index: int, course: Course) -> str:
     return course.steps[index].slug if index < len(course.steps) else f"step-{index}"
 
 
-def _check_course(document: Mapping[str, Any], slugs: list[str], course: Course) -> None:
+def check_course(document: Mapping[str, Any], slugs: list[str], course: Course) -> None:
     """Raises OtherCourse when the document has another slug and most of its steps are not of this course.
 
     The slug alone does not decide: a course's slug changes when its teacher renames it.
@@ -146,6 +160,29 @@ def _check_course(document: Mapping[str, Any], slugs: list[str], course: Course)
     common = sum(course.step_named(step) is not None for step in slugs)
     if common * 2 < len(slugs) or not slugs:
         raise OtherCourse(f"it belongs to the course {cleaned(slug)!r}")
+
+
+def _other_id(journal: Journal, document: dict[str, Any], *, live: bool) -> str | None:
+    """The document's telemetry_id where another one is known.  Unless it is `live`, the document then gets that one,
+    what is known of the head stays, and who its student is isn't taken over.
+
+    Raises OtherStudent.  The same id with another user_id is one document: LearnPack writes whoever is logged in.
+    """
+    known = keys_of(journal, "document")
+    written = (journal.fact("document") or {}).get("written")
+    first = known.get("telemetry_id") or (journal.id if written else None)
+    other = document.get("telemetry_id")
+    if first is None or first == other:
+        return None
+    theirs, ours = document.get("user_id"), journal.fact("user_id") or known.get("user_id")
+    if theirs and ours and str(theirs) != str(ours):
+        raise OtherStudent(f"it belongs to another student (user_id {cleaned(str(theirs))!r})", str(other))
+    if not isinstance(other, str) or not other:
+        return None
+    if not live:
+        document.pop("user_id", None)
+        document.update({key: value for key, value in known.items() if not key.endswith("_at")}, telemetry_id=first)
+    return other
 
 
 def _is_ours(journal: Journal, element: Mapping[str, Any]) -> bool:

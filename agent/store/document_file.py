@@ -1,56 +1,83 @@
-"""`.learn/telemetry.json` on the disk: replaced whole or not at all, and never before what was there is taken over.
-
-The document is streamed to `.learn/.telemetry.json.tmp`, synced and renamed, so that whoever opens the file finds
-JSON, before or after.  Everything goes through a descriptor of `.learn` itself: a symbolic link in its place, or in
-the file's, is refused and never written through.  On any failure the old file stays and the temporary one goes.
+"""`.learn/telemetry.json` of a course that has a journal: never replaced before what was there is taken over.
 
 A document that this file did not write is foreign: LearnPack's own, or one that came with git.  `adopt` takes it
-over into the journal; `write` does so too before it replaces one.  A foreign document that can't be read is copied
-into the state directory first.
+over into the journal; `write` does so too before it replaces one.  How a file is replaced lives in `on_disk`, what is
+taken over in `adoption`.
 
-Known to be weak: LearnPack must not be writing while `write` runs (the caller knows whether its server is alive).  A
-change between the last look and the rename, some microseconds, would be lost; one before is noticed.
+A foreign document that can't be read is copied into the state directory before it is replaced, and what is complete
+in it is taken over all the same (`core.salvage`; in memory, so only up to SALVAGE_LIMIT).
+
+Two documents.  One with another telemetry_id than the one that is known: the runs of both are kept, the first id
+stays; but a LearnPack server that lives now goes on with the id that it writes, so then that one counts.  One that
+also names another student (another user_id): whose work it tells of is certain, and it is not this journal's
+student's.  Nothing of it is taken over, because a completion of somebody else's would be this student's approved task;
+it is copied aside.  While a server writes it, and ever after as long as it lies there, it is left alone instead: then
+another student works here, and LearnPack goes on with that document.
+
+Known to be weak: LearnPack must not be writing while `write` runs (the caller knows whether its server is alive).
+A document of another student who was never logged in can't be told from one of this student's.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.codec import cleaned
 from ..core.course import Course
-from .adoption import Adoption, adopt
+from ..core.salvage import salvage
+from .adoption import Adoption, OtherCourse, OtherStudent, adopt
 from .fold import LIMIT, chunks, plan
 from .journal import Journal
 from .json_pieces import Unreadable
+from .on_disk import (
+    DIRECTORY,
+    NAME,
+    TEMPORARY,
+    DocumentError,
+    Identity,
+    content_of,
+    copied_aside,
+    directory_of,
+    identity_in,
+    identity_of,
+    opened,
+    path_in,
+    replaced,
+)
 
-DIRECTORY = ".learn"
-NAME = "telemetry.json"
-TEMPORARY = ".telemetry.json.tmp"
+__all__ = ["DIRECTORY", "NAME", "TEMPORARY", "Adopted", "DocumentError", "DocumentFile", "Written"]
 
 #: A file this young may be written again within the same tick of the file system's clock (4 ms on older kernels).
 _TICK_MS = 50
 
-#: What identifies the content of a file: inode, size, time of the last change in nanoseconds.
-Identity = tuple[int, int, int]
+#: A torn document of more bytes is only copied aside: salvaging takes about three times its size of memory.
+SALVAGE_LIMIT = 64 << 20
+
+#: The facts of the journal: the telemetry_ids that were told of, and that of another student's whom LearnPack serves.
+_OTHER_IDS, _LEFT_ALONE = "other_telemetry_ids", "left_alone"
 
 
-class DocumentError(Exception):
-    """The document could not be written or read; what was there is still there.  One line that says why."""
+class _Changed(Unreadable):
+    """It was written while it was read: what was read may be of two documents."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What `adopt` did.  `seconds` is what it cost; `problem` says in words why nothing was taken, else None."""
+    """What `adopt` did.
+
+    `seconds` is what it cost; `problem` says in words why not all was taken, else None; `note` is what an admin
+    should know once.
+    """
 
     seconds: float
     new: int = 0
     problem: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +86,7 @@ class Written:
 
     `seconds` is what it cost: the next one is due no sooner than 50 times that.  `size` is in bytes, `omitted` counts
     the runs whose texts were left out.  `adopted` counts attempts that were found in a foreign document, `aside` is
-    where an unreadable one was copied to and `problem` why.
+    where an unreadable one was copied to and `problem` why; `note` is what an admin should know once.
     """
 
     seconds: float
@@ -68,6 +95,16 @@ class Written:
     adopted: int = 0
     aside: Path | None = None
     problem: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was taken over of a foreign document, and why not all of it."""
+
+    new: int = 0
+    problem: str | None = None
+    note: str | None = None
 
 
 class DocumentFile:
@@ -81,12 +118,12 @@ class DocumentFile:
 
     @property
     def path(self) -> str:
-        return os.path.join(self.root, DIRECTORY, NAME)
+        return path_in(self.root)
 
     def foreign(self) -> bool:
         """Whether a document lies there that was neither written here nor adopted.  Raises DocumentError."""
-        with self._directory(create=False) as directory:
-            identity = None if directory is None else _identity(directory)
+        with directory_of(self.root, create=False) as directory:
+            identity = None if directory is None else identity_in(directory)
         return identity is not None and list(identity) not in self._known()
 
     def foreign_since(self, since: int) -> bool:
@@ -95,30 +132,37 @@ class DocumentFile:
         A document that can't be looked at is nobody's: `write` will say what is wrong with it.
         """
         try:
-            with self._directory(create=False) as directory:
-                identity = None if directory is None else _identity(directory)
+            with directory_of(self.root, create=False) as directory:
+                identity = None if directory is None else identity_in(directory)
                 if identity is None or identity[2] // 1_000_000 < since:
                     return False
                 return list(identity) != (self.journal.fact("document") or {}).get("written")
         except DocumentError:
             return False
 
-    def adopt(self, course: Course) -> Adopted:
+    def adopt(self, course: Course, *, learnpack_since: int | None = None) -> Adopted:
         """Takes over a foreign document; without one it does nothing.  Changes nothing in the course.
 
-        A document that can't be read is no error here, because LearnPack may just be writing it: `problem` says so,
-        and the next call reads it again.  Raises DocumentError, JournalError.
+        `learnpack_since`: since when (ms) a LearnPack server lives, None while none does; what was written since then
+        is taken for that server's.  A document that can't be read is no error here, because LearnPack may just be
+        writing it: what is complete is taken, `problem` says what is wrong, and the next call reads it again.  Raises
+        DocumentError, JournalError.
         """
         began = time.perf_counter()
-        with self._directory(create=False) as directory:
-            identity = None if directory is None else _identity(directory)
+        with directory_of(self.root, create=False) as directory:
+            identity = None if directory is None else identity_in(directory)
             if directory is None or identity is None or list(identity) in self._known():
                 return Adopted(time.perf_counter() - began)
+            live = learnpack_since is not None and identity[2] // 1_000_000 >= learnpack_since
             try:
-                adoption = self._adopt(directory, course)
+                reading = self._adopt(directory, course, live=live)
+            except OtherStudent as error:
+                if live:
+                    self.journal.put_fact(_LEFT_ALONE, error.telemetry_id)
+                reading = _Reading(problem=str(error))
             except Unreadable as error:
-                return Adopted(time.perf_counter() - began, problem=str(error))
-        return Adopted(time.perf_counter() - began, adoption.new)
+                reading = _Reading(problem=str(error))
+        return Adopted(time.perf_counter() - began, reading.new, reading.problem, reading.note)
 
     def write(self, course: Course, at: int) -> Written:
         """Replaces the document by the present one.  `at` is now, in milliseconds; it also names a copy set aside.
@@ -127,94 +171,95 @@ class DocumentFile:
         DocumentError, JournalError; then the old document is untouched.
         """
         began = time.perf_counter()
-        adopted, aside, problem = 0, None, None
-        with self._directory(create=True) as directory:
+        adopted, aside, problem, note = 0, None, None, None
+        with directory_of(self.root, create=True) as directory:
             assert directory is not None
             for _ in range(3):
-                before = _identity(directory)
+                before = identity_in(directory)
                 if before is not None and list(before) not in self._known():
-                    try:
-                        adopted += self._adopt(directory, course).new
-                    except Unreadable as error:
-                        problem = str(error)
-                        aside = self._copy_aside(directory, at) or aside
+                    reading = self._adopt_or_give_up(directory, course)
+                    adopted += reading.new
+                    note = reading.note or note
+                    if reading.problem is not None:
+                        problem = reading.problem
+                        aside = copied_aside(directory, self.journal.path.parent, at) or aside
                         # So that a write that fails afterwards, again and again, leaves one copy.
                         self._note("aside", before)
                 written = self._write(directory, course, at, before)
                 if written is not None:
                     size, omitted = written
-                    return Written(time.perf_counter() - began, size, omitted, adopted, aside, problem)
+                    return Written(time.perf_counter() - began, size, omitted, adopted, aside, problem, note)
         raise DocumentError(f"{self.path}: somebody else keeps writing it")
 
     def _write(self, directory: int, course: Course, at: int, before: Identity | None) -> tuple[int, int] | None:
         """Size and number of runs without texts; None when the old document changed while the new one was made."""
-        with suppress(FileNotFoundError):
-            os.unlink(TEMPORARY, dir_fd=directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(TEMPORARY, flags, 0o600, dir_fd=directory)
-        try:
-            with open(descriptor, "wb", buffering=1 << 16) as file, self.journal.snapshot():
-                os.fchmod(descriptor, 0o600)
+        omitted = 0
+
+        def document() -> Generator[bytes, None, None]:
+            nonlocal omitted
+            with self.journal.snapshot():
                 wanted = plan(self.journal, course, at, self.limit)
-                for chunk in chunks(self.journal, wanted):
-                    file.write(chunk)
-                file.flush()
-                os.fsync(descriptor)
-                made = os.fstat(descriptor)
-            if _identity(directory) != before:
-                os.unlink(TEMPORARY, dir_fd=directory)
-                return None
+                omitted = wanted.omitted
+                yield from chunks(self.journal, wanted)
+
+        # Closed by hand: a snapshot that is still open when the disk took nothing would hold the journal.
+        with closing(document()) as streamed:
             # Noted before the rename.  After a crash in between, the old document looks foreign, and adopting what
             # we wrote ourselves brings nothing new; the other way round LearnPack's could be taken for ours.
-            self._note("written", (made.st_ino, made.st_size, made.st_mtime_ns))
-            os.rename(TEMPORARY, NAME, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(TEMPORARY, dir_fd=directory)
-            raise
-        os.fsync(directory)
-        return made.st_size, wanted.omitted
+            size = replaced(directory, streamed, before, lambda identity: self._note("written", identity))
+        return None if size is None else (size, omitted)
 
-    def _adopt(self, directory: int, course: Course) -> Adoption:
-        descriptor = _open(directory)
+    def _adopt_or_give_up(self, directory: int, course: Course) -> _Reading:
+        """What `write` does with a foreign document.  Raises DocumentError where it must not be replaced."""
         try:
-            identity = _identity_of(os.fstat(descriptor))
+            return self._adopt(directory, course, live=False)
+        except OtherStudent as error:
+            if self.journal.fact(_LEFT_ALONE) == error.telemetry_id:
+                raise DocumentError(f"{self.path}: left alone, LearnPack writes it for another student") from None
+            return _Reading(problem=str(error))
+        except Unreadable as error:
+            return _Reading(problem=str(error))
+
+    def _adopt(self, directory: int, course: Course, *, live: bool) -> _Reading:
+        """Takes over what can be read.  Raises Unreadable where nothing of it may be taken."""
+        descriptor = opened(directory)
+        try:
+            identity = identity_of(os.fstat(descriptor))
             young = time.time_ns() - identity[2] < _TICK_MS * 1_000_000
-            adoption = adopt(self.journal, course, lambda offset, size: os.pread(descriptor, size, offset))
-            if not young and _identity_of(os.fstat(descriptor)) == identity:
+
+            def read(offset: int, size: int) -> bytes:
+                data = os.pread(descriptor, size, offset)
+                if identity_of(os.fstat(descriptor)) != identity:
+                    raise _Changed("it was written while it was read")
+                return data
+
+            problem = None
+            try:
+                adoption = adopt(self.journal, course, read, live=live)
+            except (OtherCourse, OtherStudent, _Changed):
+                raise
+            except Unreadable as error:
+                salvaged = salvage(content_of(descriptor, SALVAGE_LIMIT) or b"")
+                if not salvaged.text or identity_of(os.fstat(descriptor)) != identity:
+                    raise
+                adoption = _adopt_text(self.journal, course, salvaged.text, live=live)
+                lost = "; ".join(salvaged.losses)
+                problem = f"{error}; {adoption.read} runs and answers of it were taken over; {lost}"
+            if not young and problem is None and identity_of(os.fstat(descriptor)) == identity:
                 self._note("adopted", identity)
         finally:
             os.close(descriptor)
-        return adoption
+        return _Reading(adoption.new, problem, self._told_once(adoption.other_id, live=live))
 
-    def _copy_aside(self, directory: int, at: int) -> Path | None:
-        """Copies the present document into the state directory, durably.  None for an empty one: nothing to keep."""
-        source = _open(directory)
-        try:
-            size = os.fstat(source).st_size
-            if size == 0:
-                return None
-            for count in range(1, 1000):
-                path = self.journal.path.with_name(f"telemetry-{at}{'' if count == 1 else f'-{count}'}.json")
-                try:
-                    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                    break
-                except FileExistsError:
-                    continue
-            else:
-                raise DocumentError(f"{self.path}: no name is left for a copy")
-            try:
-                while data := os.read(source, 1 << 16):
-                    os.write(target, data)
-                os.fsync(target)
-            except BaseException:
-                os.unlink(path)
-                raise
-            finally:
-                os.close(target)
-        finally:
-            os.close(source)
-        return path
+    def _told_once(self, other_id: str | None, *, live: bool) -> str | None:
+        """A sentence about a document with another telemetry_id, when its id is new."""
+        told = self.journal.fact(_OTHER_IDS) or []
+        if other_id is None or other_id in told:
+            return None
+        self.journal.put_fact(_OTHER_IDS, [*told[-15:], other_id])
+        stays = "LearnPack goes on with that one" if live else "the first one stays"
+        which = f"a document with another telemetry_id ({cleaned(other_id)!r}) was there"
+        return f"{which}: the runs of both are kept, {stays}"
 
     def _known(self) -> list[list[int]]:
         """The identities of what was written here and of what was adopted last."""
@@ -226,54 +271,6 @@ class DocumentFile:
         noted[what] = list(identity)
         self.journal.put_fact("document", noted)
 
-    @contextmanager
-    def _directory(self, *, create: bool) -> Iterator[int | None]:
-        """A descriptor of `.learn`, None where it is missing and not to be made; OSErrors inside become ours."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        descriptor = None
-        try:
-            root = os.open(self.root, flags)
-            try:
-                try:
-                    descriptor = os.open(DIRECTORY, flags | os.O_NOFOLLOW, dir_fd=root)
-                except FileNotFoundError:
-                    if create:
-                        with suppress(FileExistsError):
-                            os.mkdir(DIRECTORY, dir_fd=root)
-                        descriptor = os.open(DIRECTORY, flags | os.O_NOFOLLOW, dir_fd=root)
-            finally:
-                os.close(root)
-            yield descriptor
-        except OSError as error:
-            raise DocumentError(f"{self.path}: {_reason(error)}") from error
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
 
-
-def _reason(error: OSError) -> str:
-    if error.errno in (errno.ENOTDIR, errno.ELOOP):
-        return "not a directory and file of their own (a symbolic link is not followed)"
-    return error.strerror or str(error)
-
-
-def _open(directory: int) -> int:
-    """The document for reading.  Not blocking: a pipe of that name must not hold the agent."""
-    return os.open(NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-
-
-def _identity(directory: int) -> Identity | None:
-    """What lies there, None for nothing.  Raises OSError when it is no regular file."""
-    try:
-        status = os.stat(NAME, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    if stat.S_ISLNK(status.st_mode):
-        raise OSError(errno.ELOOP, "a symbolic link")
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
-    return _identity_of(status)
-
-
-def _identity_of(status: os.stat_result) -> Identity:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _adopt_text(journal: Journal, course: Course, text: bytes, *, live: bool) -> Adoption:
+    return adopt(journal, course, lambda offset, size: text[offset : offset + size], live=live)

@@ -129,7 +129,7 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """16 random characters a-z0-9.  `secrets` would do the same and import 1.5 MB of hashing for it."""
     letters: list[str] = []
     while len(letters) < 16:
@@ -204,7 +204,7 @@ class Journal:
                 for statement in ";".join(steps).split(";")[:-1]:
                     execute(statement)
                 if version == 0:
-                    execute("INSERT INTO facts VALUES('journal_id', ?)", (orjson.dumps(_new_id()),))
+                    execute("INSERT INTO facts VALUES('journal_id', ?)", (orjson.dumps(new_id()),))
                 execute(f"PRAGMA user_version={SCHEMA}")
         self.id = str(self.fact("journal_id") or "")
         if not self.id:

@@ -118,7 +118,7 @@ def test_what_pytest_leaves_in_the_preview_is_no_build() -> None:
 def test_a_react_bundle_that_throws_is_a_build_that_failed(failed: bool | None, code: int) -> None:
     window = queue(2100, "start_exercise 02-react", f"open_window {URL}", preview=Preview("02-react", failed))
     seen = [*served("02-react"), wrote(2000, "index.js"), wrote(2001, "index.js.map"), window]
-    assert conclude(seen, until=9_000)[2:] == [f"compile 02-react {code} @2000-2100 learnpack"]
+    assert conclude(seen, until=9_000)[2:] == [f"compile 02-react {code} @2000-2001 learnpack"]
 
 
 def test_a_react_build_that_an_opening_overtook_belongs_to_the_step_that_the_bundle_names() -> None:

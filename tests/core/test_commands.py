@@ -11,6 +11,7 @@ from agent.core.commands import (
     files_to_read,
     is_relevant,
     is_server,
+    parameter_file,
     purpose_of,
     rewrites_files,
     unknown_step,
@@ -373,3 +374,188 @@ def test_the_server_is_learnpack_start_in_the_course_s_root() -> None:
     assert not is_server(COURSE, start, "/other")
     assert not is_server(COURSE, ["node", "/usr/bin/learnpack", "publish"], "/c")
     assert not is_server(COURSE, ["grep", "learnpack", "start"], "/c")
+
+
+#: Commands that end with 0 although not all of the step's test file was run, or none of it: none completes a step.
+PARTS = [
+    # pytest
+    ("pytest test.py -m slow", S),
+    ("pytest test.py -mslow", S),
+    ("pytest test.py --ignore=other", S),
+    ("pytest test.py::test_a test.py::test_b", S),
+    ("pytest test.py::TestAdd", S),
+    ("pytest test.py --last-failed", S),
+    ("pytest test.py --stepwise-skip", S),
+    ("pytest test.py @arguments", S),
+    (f"pytest {TEST} @arguments.txt", "/c"),
+    ("pytest test.py -o python_functions=test_a*", S),
+    ("pytest test.py --override-ini=python_classes=TestA", S),
+    ("pytest test.py -o 'addopts=-k one'", S),
+    ("pytest test.py --splits 2 --group 1", S),
+    ("pytest test.py --suppress-tests-failed-exit-code", S),
+    ("python -m coverage run -m pytest -k one test.py", S),
+    # unittest and its kin
+    ("python -m unittest test.TestAdd", S),
+    ("python -m unittest test.TestAdd.test", S),
+    ("python -m unittest test.Sumtest", S),
+    ("python -m unittest -k one test.py", S),
+    ("nose2 test.TestAdd.test_a", S),
+    ("nosetests test.py:TestAdd.test_a", S),
+    ("nosetests test.py -a slow", S),
+    # JavaScript
+    ("node /n/jest 02-js --testNamePattern=one", "/c"),
+    ("node /n/jest 02-js --test-name-pattern one", "/c"),
+    ("node /n/jest 02-js -t=one", "/c"),
+    ("node /n/jest --testPathIgnorePatterns 05 --testRegex tests.js", "/c"),
+    ("node /n/jest 02-js --test-path-ignore-patterns=02-js --pass-with-no-tests", "/c"),
+    ("node /n/jest 02-js --filter ./only.js", "/c"),
+    ("node /n/jest 02-js --changed-since=main", "/c"),
+    ("node /n/.bin/mocha -gone tests.js", "/c/exercises/02-js"),
+    ("node /n/.bin/mocha --grep=one tests.js", "/c/exercises/02-js"),
+    ("node /n/.bin/mocha --spec tests.js --fgrep one", "/c/exercises/02-js"),
+    ("node /n/.bin/mocha tests.js --pass-on-failing-test-suite", "/c/exercises/02-js"),
+    ("node --test --test-only tests.js", "/c/exercises/02-js"),
+    ("node --test --test-skip-pattern one tests.js", "/c/exercises/02-js"),
+    ("node /n/vitest.mjs run 02-js -t one", "/c"),
+    ("node /n/vitest.mjs run 02-js --test-name-pattern one", "/c"),
+    ("node /n/vitest.mjs run exercises/02-js/tests.js:4", "/c"),
+    ("node /n/.bin/ava tests.js:4", "/c/exercises/02-js"),
+    ("node /n/.bin/ava tests.js --match=one", "/c/exercises/02-js"),
+    ("node /n/react-scripts test 02-js --testNamePattern one", "/c"),
+    ("bun test -t one 02-js", "/c"),
+    ("deno test --filter one tests.js", "/c/exercises/02-js"),
+    ("ruby /gems/rspec exercises/01-hello/test.rb:12", "/c"),
+    ("ruby /gems/rspec exercises/01-hello/test.rb --example one", "/c"),
+    ("ruby /gems/rspec exercises/01-hello/test.rb --tag slow", "/c"),
+    ("phpunit --testsuite one exercises/01-hello/test.php", "/c"),
+    ("bats --filter-tags one exercises/06-shell/test.bats", "/c"),
+]
+
+
+@pytest.mark.parametrize(("command", "cwd"), PARTS)
+def test_a_part_of_a_test_is_a_test_but_not_the_whole(command: str, cwd: str) -> None:
+    texts = {TEST: "class TestAdd(unittest.TestCase): ..."}
+    assert judged(command, cwd, text_of=texts).startswith("test exercises/")
+    assert not judged(command, cwd, text_of=texts).endswith("whole")
+
+
+@pytest.mark.parametrize(
+    ("command", "cwd"),
+    [
+        ("pytest test.py -x --maxfail=1 --ff -p no:cacheprovider -o log_cli=true", S),
+        ("pytest test.py --html report.html --durations-min 1", S),
+        ("python -m unittest -f test", S),
+        ("python -m unittest discover -p 'test*.py'", S),
+        ("python -m unittest discover . test*.py", S),
+        ("python -m unittest exercises/01-hello/test.py", "/c"),
+        ("nose2 test", S),
+        ("nosetests test.py", S),
+        ("node /n/jest 02-js --bail --run-in-band", "/c"),
+        ("node /n/.bin/mocha --spec exercises/02-js/tests.js", "/c"),
+        ("node /n/.bin/mocha --bail --reporter dot exercises/02-js", "/c"),
+        ("node /n/vitest.mjs --run --bail=1 02-js", "/c"),
+        ("ruby /gems/rspec --format doc exercises/01-hello/test.rb", "/c"),
+        ("phpunit exercises/01-hello/test.php", "/c"),
+    ],
+)
+def test_what_stops_at_a_failure_or_only_reports_is_the_whole(command: str, cwd: str) -> None:
+    texts = {TEST: "class TestAdd(unittest.TestCase): ..."}
+    assert judged(command, cwd, text_of=texts).endswith(" whole")
+
+
+@pytest.mark.parametrize(
+    ("command", "cwd"),
+    [
+        # Neither looks into "01-hello": `Ran 0 tests` ends with 0 before Python 3.12.
+        ("python -m unittest", "/c"),
+        ("python -m unittest discover -s exercises", "/c"),
+        ("python -m unittest discover exercises", "/c"),
+        ("nose2", "/c"),
+        # Its default is ./test, and it takes what lies in there and not below.
+        ("node /n/.bin/mocha", "/c"),
+        ("node /n/.bin/mocha", "/c/exercises"),
+        ("node /n/vitest.mjs list 02-js", "/c"),
+        ("node /n/vitest.mjs bench 02-js", "/c"),
+        ("node /n/.bin/mocha init exercises/02-js", "/c"),
+        ("phpunit --list-tests exercises/01-hello/test.php", "/c"),
+        ("ruby /gems/rspec --dry-run exercises/01-hello/test.rb", "/c"),
+    ],
+)
+def test_what_finds_no_test_of_a_step_or_only_lists_them_is_no_test(command: str, cwd: str) -> None:
+    assert judged(command, cwd, text_of={TEST: "class TestAdd(unittest.TestCase): ..."}) == "no"
+
+
+def test_a_pattern_of_unittest_decides_what_it_finds() -> None:
+    text = {TEST: "class TestAdd(unittest.TestCase): ..."}
+    assert judged("python -m unittest discover -p check*.py", S, text_of=text) == "test exercises/01-hello"
+    assert judged("python -m unittest discover . check*.py", S, text_of=text) == "test exercises/01-hello"
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "whole"),
+    [
+        ("unittest.main()", "python test.py", True),
+        ("unittest.main(verbosity=2)", "python test.py -v --failfast", True),
+        ("unittest.main()", "python test.py TestAdd", False),
+        ("unittest.main()", "python test.py TestAdd.test_a", False),
+        ("unittest.main()", "python test.py -k one", False),
+        ("unittest.main()", "python test.py --help", False),
+        ("unittest.main(verbosity=2, exit=False)", "python test.py", False),
+        ("sys.exit(pytest.main([__file__]))", "python test.py", True),
+        ("raise SystemExit(pytest.main())", "python test.py", True),
+        ("sys.exit(pytest.main())", "python test.py -k one", False),
+        ("pytest.main([__file__])", "python test.py", False),
+        ("doctest.testmod()", "python test.py", False),
+    ],
+)
+def test_a_test_file_that_tests_itself_tells_by_its_exit_code_or_not(text: str, command: str, whole: bool) -> None:
+    assert judged(command, S, text_of={TEST: text}) == f"test {TEST}" + whole * " whole"
+
+
+def test_a_part_of_a_node_test_that_is_run_directly_is_not_the_whole() -> None:
+    text = {JS_TEST: "const test = require('node:test')"}
+    step = "/c/exercises/02-js"
+    assert judged("node tests.js", step, text_of=text) == f"test {JS_TEST} whole"
+    assert judged("node --test-name-pattern=one tests.js", step, text_of=text) == f"test {JS_TEST}"
+    assert judged("node --test-only tests.js", step, text_of=text) == f"test {JS_TEST}"
+    assert judged("node app.js --test", step) == f"compile {JS}"  # the program's own option
+
+
+def test_pytest_s_configuration_can_leave_tests_out() -> None:
+    def configured(*options: str) -> Course:
+        return Course("/c", "x", COURSE.steps, pytest_options=options)
+
+    assert judged("pytest test.py", S, configured("-k", "one")) == f"test {TEST}"
+    assert judged("pytest test.py", S, configured("--deselect=test.py::test_a")) == f"test {TEST}"
+    assert judged("pytest test.py -o addopts=", S, configured("-k", "one")) == f"test {TEST} whole"
+    assert judged("pytest test.py", S, configured("-ra", "--ignore=node_modules", "-m", "not slow")) == (
+        f"test {TEST} whole"
+    )
+    assert judged("python -m unittest test", S, configured("-k", "one"), text_of={TEST: "TestCase"}) == (
+        f"test {TEST} whole"
+    )
+
+
+HEX = "0123456789abcdef0123"
+LAUNCHER = "/usr/lib/node_modules/shelljs/src/exec-child.js"
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        (f"node {LAUNCHER} /tmp/shelljs_{HEX}", f"/tmp/shelljs_{HEX}"),
+        (f"/usr/bin/node --trace-warnings {LAUNCHER} /var/tmp/a/shelljs_{HEX}", f"/var/tmp/a/shelljs_{HEX}"),
+        (f"/bin/bash /home/a/.asdf/shims/node {LAUNCHER} /shelljs_{HEX}", f"/shelljs_{HEX}"),
+        (f"node {LAUNCHER}", None),
+        (f"node {LAUNCHER} shelljs_{HEX}", None),
+        (f"node {LAUNCHER} /tmp/shelljs_{HEX}0", None),
+        (f"node {LAUNCHER} /tmp/shelljs_{HEX.upper()}", None),
+        (f"node {LAUNCHER} /tmp/shelljs_{HEX}/x", None),
+        (f"node {LAUNCHER} /etc/passwd /tmp/shelljs_{HEX}", None),
+        (f"node /x/exec-child.js /tmp/shelljs_{HEX}", None),
+        (f"cat /tmp/shelljs_{HEX}", None),
+        ("", None),
+    ],
+)
+def test_the_launcher_of_a_test_names_its_parameter_file(line: str, path: str | None) -> None:
+    assert parameter_file(line.split()) == path

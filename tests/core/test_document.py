@@ -9,6 +9,7 @@ import pytest
 
 from agent.core.document import ACTS, DocumentFacts, Session, StepFacts, attempt, head, step_head, workout_sessions
 from agent.core.events import EVENT_TYPES, Origin, Output
+from agent.core.events import TestResult as Result
 from agent.core.learnpack_forms import read_attempt
 from tests.making import COURSE, FULL, STEPS, assert_receivable, b64, learnpack_step, ms, run, step
 from tests.making import attempt as learnpack_attempt
@@ -69,6 +70,7 @@ def test_a_user_id_is_there_when_it_is_known_and_absent_otherwise() -> None:
 
 def test_only_a_students_acts_are_interactions() -> None:
     assert set(EVENT_TYPES) - set(ACTS) == {"session_start", "session_end", "complete_step", "gap"}
+    assert set(ACTS) <= set(EVENT_TYPES)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,8 @@ def test_a_step_that_was_never_opened_has_no_times_at_all() -> None:
         "position": 1,
         "files": [{"path": "exercises/01-hello/app.py", "name": "app.py", "hidden": False}],
         "is_testeable": True,
+        "is_completed": False,
+        "sessions": [],
     }
     assert step_head(STEPS[0], StepFacts("00-welcome"))["is_testeable"] is False
 
@@ -124,7 +128,7 @@ def test_a_step_that_was_never_opened_has_no_times_at_all() -> None:
     ],
 )
 def test_a_step_is_opened_at_the_earliest_and_never_completed_before(
-    ours: dict[str, int], theirs: dict[str, Any], opened: int | None, completed: int | None
+    ours: dict[str, Any], theirs: dict[str, Any], opened: int | None, completed: int | None
 ) -> None:
     document = step_head(STEPS[1], StepFacts("01-hello", **ours), theirs)
     assert (document.get("opened_at"), document.get("completed_at")) == (opened, completed)
@@ -146,9 +150,51 @@ def test_a_step_that_the_course_lost_stays_as_it_was_known() -> None:
         "position": 7,
         "files": [],
         "is_testeable": False,
+        "is_completed": False,
+        "sessions": [],
     }
     theirs = {"slug": "07-gone", "position": 3, "files": [{"name": "a"}], "is_testeable": True}
-    assert step_head(None, StepFacts("07-gone", position=7), theirs) == theirs
+    document = step_head(None, StepFacts("07-gone", position=7), theirs)
+    assert document == {**theirs, "is_completed": False, "sessions": []}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_completed"),
+    [
+        ({}, {}, False),
+        ({"opened_at": 5}, {"is_completed": False}, False),
+        ({"completed_at": 5}, {"is_completed": False}, True),
+        ({}, {"completed_at": 5}, True),
+        ({}, {"is_completed": True}, True),  # never seen without a time; what LearnPack wrote is not taken back
+        ({}, {"is_completed": "yes"}, False),
+    ],
+)
+def test_a_step_is_completed_when_it_has_a_time_of_completion(
+    ours: dict[str, Any], theirs: dict[str, Any], is_completed: bool
+) -> None:
+    assert step_head(STEPS[1], StepFacts("01-hello", **ours), theirs)["is_completed"] is is_completed
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "united"),
+    [
+        ([], None, []),
+        ([10, 20], None, [10, 20]),
+        ([10, 20], "?", [10, 20]),
+        ([], [30], [30]),
+        ([10, 20], [30], [30, 20]),
+        ([10, 50], [30, 40, 60], [30, 50, 60]),
+        ([10], [10.5, None], [10.5, None]),
+        ([10, 20, 30], [None, True, "x"], [10, 20, 30]),
+    ],
+)
+def test_the_visits_of_a_step_are_united_with_learnpacks_and_never_reduced(
+    ours: list[int], theirs: Any, united: list[Any]
+) -> None:
+    learnpack = {} if theirs is None else {"sessions": theirs}
+    assert step_head(STEPS[1], StepFacts("01-hello", visits=ours), learnpack)["sessions"] == united
+    # and again, when LearnPack hands back what we wrote
+    assert step_head(STEPS[1], StepFacts("01-hello", visits=ours), {"sessions": united})["sessions"] == united
 
 
 def test_a_run_is_written_in_the_one_form() -> None:
@@ -165,6 +211,41 @@ def test_a_run_is_written_in_the_one_form() -> None:
         "stdout": b64("ñandú\n"),
         "stderr": "",
     }
+
+
+def test_a_test_tells_its_single_results_and_whether_the_tests_are_the_courses_own() -> None:
+    results = (Result("test.py::test_a", "passed"), Result("test.py::test_caf\udce9", "failed"))
+    document = attempt(run(1, 2, 1, results=results, tests_modified=False), "x-1", omitted=False)
+    assert document["results"] == [
+        {"name": "test.py::test_a", "status": "passed"},
+        {"name": "test.py::test_caf\ufffd", "status": "failed"},
+    ]
+    assert document["tests_modified"] is False
+    bare = attempt(run(1, 2, 1), "x-1", omitted=False)
+    assert not {"results", "tests_modified"} & bare.keys()
+    omitted = attempt(run(1, 2, 1, results=results, tests_modified=True), "x-1", omitted=True)
+    assert "results" not in omitted
+    assert (omitted["omitted"], omitted["tests_modified"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("texts", "sizes"),
+    [
+        ({"stdout": "ab", "stdout_size": 2, "output": Output.FULL}, {}),
+        ({"stdout": "\ufffd", "stdout_size": 1, "output": Output.FULL}, {}),  # undecodable, but all of it
+        ({"stdout": "ñ", "stdout_size": 2, "stderr": "e", "stderr_size": 1, "output": Output.PARTIAL}, {}),
+        (
+            {"stdout": "a...z", "stdout_size": 9000, "stderr": "e", "stderr_size": 1, "output": Output.PARTIAL},
+            {"stdout_size": 9000},
+        ),
+        ({"stdout_size": 9000, "stderr_size": 0}, {"stdout_size": 9000}),
+    ],
+)
+def test_how_much_was_printed_is_told_where_not_all_of_it_is_there(
+    texts: dict[str, Any], sizes: dict[str, int]
+) -> None:
+    document = attempt(run(1, 2, 0, **texts), "x-1", omitted=False)
+    assert {key: document[key] for key in document if key.endswith("_size")} == sizes
 
 
 def test_a_run_without_captured_output_has_empty_texts_and_says_so() -> None:

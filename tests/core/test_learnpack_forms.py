@@ -166,6 +166,8 @@ def test_a_copy_whose_texts_were_left_out_never_hides_the_full_one() -> None:
         ({"sessions": [1, 2]}, {"sessions": [1]}, {"sessions": [1, 2]}),
         ({"sessions": [1]}, {"sessions": [1, 2]}, {"sessions": [1, 2]}),
         ({"sessions": [1]}, {"sessions": "x"}, {"sessions": [1]}),
+        ({"sessions": [5, 1]}, {"sessions": [4, 2, 3]}, {"sessions": [5, 2, 3]}),
+        ({"sessions": None}, {"sessions": [1]}, {"sessions": [1]}),
     ],
 )
 def test_keys_read_twice_are_never_reduced(old: dict[str, Any], new: dict[str, Any], merged: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.codec import from_plain, to_plain
@@ -166,6 +166,7 @@ def counted(acts: Sequence[int]) -> int:
 
 
 @given(st.permutations(range(8)), st.lists(st.integers(0, 12), min_size=8, max_size=8), st.integers(0, 20))
+@settings(deadline=None, database=None)
 def test_acts_may_come_in_any_order(order: list[int], gaps: list[int], end: int) -> None:
     times = [sum(gaps[: number + 1]) for number in range(8)]
     leaves = times[-1] + end
@@ -174,6 +175,7 @@ def test_acts_may_come_in_any_order(order: list[int], gaps: list[int], end: int)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12), st.booleans()), min_size=1, max_size=30))
+@settings(deadline=None, database=None)
 def test_visits_share_the_time_out_and_lose_and_invent_none(acts: list[tuple[str, int, bool]]) -> None:
     """Openings and acts in order: one visit begins where the one before it ends, and all the active time is in one."""
     times: list[int] = []

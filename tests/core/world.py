@@ -19,6 +19,7 @@ from agent.core.events import (
 )
 from agent.core.inference import Inference
 from agent.core.observations import (
+    ClockJumped,
     FileText,
     Observation,
     ProcessExecuted,
@@ -126,7 +127,8 @@ def events_of(
             events.extend(inference.handle_deadline(deadline))
 
     for seen in observations:
-        deadlines(seen.at)
+        if not isinstance(seen, ClockJumped):  # its time is one of the new clock
+            deadlines(seen.at)
         events.extend(inference.receive(seen))
     if until is not None:
         deadlines(until)

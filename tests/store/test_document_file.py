@@ -18,16 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.course import Course
-from agent.core.events import Event, Output
+from agent.core.events import Event, OpenStep, Output, SessionEnd
+from agent.core.events import TestResult as Result
 from agent.store.document_file import DocumentError, DocumentFile, Written
 from agent.store.fold import chunks, plan
-from agent.store.journal import Journal, open_or_replace
+from agent.store.journal import Journal, JournalCorrupt, open_or_replace
 from tests.making import (
     COURSE,
     FULL,
     STEPS,
     a_compile,
     a_test,
+    asked,
     assert_receivable,
     attempt,
     b64,
@@ -41,6 +43,7 @@ from tests.making import (
     session_end,
     session_start,
     step,
+    visit,
 )
 from tests.standin.toolbox import REPOSITORY
 
@@ -167,11 +170,77 @@ def test_two_steps_of_one_slug_are_both_there_and_what_was_recorded_is_there_onc
     assert (second["position"], second["tests"]) == (1, [])
 
 
+def test_the_visits_of_a_step_are_its_sessions(place: Place) -> None:
+    place.record(
+        session_start(0),
+        opened("01-hello", 1),
+        opened("02-loop", 61, visit("01-hello", 1, 61, 40_000)),
+        opened("01-hello", 70, visit("02-loop", 61, 70, 9_000)),
+        completed("01-hello", 80),
+    )
+    steps = by_slug(place.written())
+    assert (steps["01-hello"]["sessions"], steps["02-loop"]["sessions"]) == ([40_000], [9_000])
+    assert (steps["01-hello"]["is_completed"], steps["02-loop"]["is_completed"]) == (True, False)
+    place.record(session_end(100, visit("01-hello", 70, 100, 25_000)))
+    document = place.written()
+    assert by_slug(document)["01-hello"]["sessions"] == [40_000, 25_000]
+    assert document["workout_session"] == [{"started_at": ms(0), "ended_at": ms(100)}]
+    assert by_slug(document)["00-welcome"]["sessions"] == []
+
+
+def test_the_visits_of_both_are_united_and_never_reduced_in_many_turns(place: Place) -> None:
+    place.learnpack_writes(learnpack_document(learnpack_step("01-hello", sessions=[50_000, 10_000])))
+    place.record(opened("01-hello", 1), session_end(61, visit("01-hello", 1, 61, 40_000)))
+    document = place.written()
+    assert by_slug(document)["01-hello"]["sessions"] == [50_000, 10_000]
+    # LearnPack goes on with what it read, and counts the time in which nothing was done, too
+    by_slug(document)["01-hello"]["sessions"].append(90_000)
+    place.learnpack_writes(document)
+    place.record(session_end(200, visit("01-hello", 70, 200, 30_000)))
+    assert by_slug(place.written())["01-hello"]["sessions"] == [50_000, 30_000, 90_000]
+    # and a LearnPack that knows less takes nothing away
+    place.learnpack_writes(learnpack_document(learnpack_step("01-hello", sessions=[1])))
+    assert by_slug(place.written())["01-hello"]["sessions"] == [50_000, 30_000, 90_000]
+
+
+def test_the_records_of_an_agent_that_knew_no_visits_have_none(place: Place) -> None:
+    place.record(session_start(0), opened("01-hello", 1), session_end(9))
+    place.journal.connection.execute(
+        "UPDATE records SET body = CAST(replace(CAST(body AS TEXT), ',\"left\":null', '') AS BLOB)"
+    )
+    assert b"left" not in b"".join(body for (body,) in place.journal.connection.execute("SELECT body FROM records"))
+    assert by_slug(place.written())["01-hello"]["sessions"] == []
+
+
+@pytest.mark.parametrize("left", ["5", "{}", '{"slug":1}', '"x"'])
+def test_a_visit_that_cannot_be_read_is_damage_and_is_called_so(place: Place, left: str) -> None:
+    place.record(opened("01-hello", 1))
+    place.journal.connection.execute(
+        "UPDATE records SET body = CAST(replace(CAST(body AS TEXT), '\"left\":null', ?) AS BLOB)", (f'"left":{left}',)
+    )
+    with pytest.raises(JournalCorrupt, match="record 1"):
+        place.write()
+
+
+def test_a_question_to_the_tutor_is_in_the_document_once_as_learnpack_wrote_it(place: Place) -> None:
+    theirs = {"student_message": "why?", "ai_response": "so", "started_at": ms(1), "ended_at": ms(2)}
+    place.learnpack_writes(learnpack_document(learnpack_step("01-hello", ai_interactions=[theirs])))
+    place.record(opened("01-hello", 0), asked("01-hello", 1, 2))
+    document = place.written()
+    assert by_slug(document)["01-hello"]["ai_interactions"] == [theirs]
+    assert document["last_interaction_at"] == ms(2)
+
+
+visits = st.one_of(
+    st.none(),
+    st.builds(visit, st.sampled_from(["00-welcome", "09-gone"]), st.just(0), st.just(9), st.integers(0, 9000)),
+)
 events = st.lists(
     st.one_of(
         st.builds(session_start, st.integers(0, 99)),
-        st.builds(session_end, st.integers(0, 99)),
-        st.builds(opened, st.sampled_from(["00-welcome", "01-hello", "09-gone"]), st.integers(0, 99)),
+        st.builds(session_end, st.integers(0, 99), visits),
+        st.builds(opened, st.sampled_from(["00-welcome", "01-hello", "09-gone"]), st.integers(0, 99), visits),
+        st.builds(asked, st.just("01-hello"), st.integers(0, 50), st.one_of(st.none(), st.integers(50, 99))),
         st.builds(completed, st.sampled_from(["00-welcome", "01-hello"]), st.integers(0, 99)),
         st.builds(
             a_test, st.just("01-hello"), st.integers(0, 50), st.one_of(st.none(), st.integers(50, 99)), st.none()
@@ -200,6 +269,8 @@ def test_whatever_happened_the_receiver_can_take_it(shared: Place, happened: lis
     assert_receivable(document)
     runs = sum(len(one["compilations"]) + len(one["tests"]) for one in document["steps"])
     assert runs == sum(event.name in ("compile", "test") for event in happened)
+    left = [event.left.active_ms for event in happened if isinstance(event, OpenStep | SessionEnd) and event.left]
+    assert sorted(ms for one in document["steps"] for ms in one["sessions"]) == sorted(left)
 
 
 # The size
@@ -218,6 +289,19 @@ def test_the_oldest_texts_are_left_out_first_and_attempts_never(place: Place) ->
     assert kept.count(True) == 4
     assert written.omitted == 16
     assert written.size == place.path.stat().st_size <= 200_000
+
+
+def test_the_results_of_single_tests_are_left_out_with_the_texts(place: Place) -> None:
+    results = tuple(Result(f"exercises/01-hello/test.py::test_{n}_{'x' * 60}", "failed") for n in range(100))
+    place.record(*(a_test("01-hello", 10 * n, 10 * n + 1, 1, results=results) for n in range(20)))
+    place.file = DocumentFile(place.root, place.journal, limit=60_000)
+    written = place.write()
+    tests = by_slug(json.loads(place.path.read_bytes()))["01-hello"]["tests"]
+    kept = ["results" in one for one in tests]
+    assert kept == sorted(kept)
+    assert [one.get("omitted", False) for one in tests] == [not one for one in kept]
+    assert 0 < kept.count(True) == 20 - written.omitted < 20
+    assert written.size <= 60_000
 
 
 def test_what_learnpack_captured_is_not_left_out(place: Place) -> None:

@@ -78,27 +78,30 @@ def course_versions(root: str, paths: Sequence[str], fingerprint: Callable[[byte
     directories = list(dict.fromkeys(os.path.dirname(path) for path in asked))
     names = [origin.blobs.get(path, f"{origin.commit}:./{path}") for path in asked]
     names += [f"{origin.commit}:./{directory}" for directory in directories]
-    answers = _objects(git("cat-file", "--batch", given=b"".join(os.fsencode(name) + b"\n" for name in names)))
+    # It dies at the first object that a partial clone doesn't hold; what it told before holds all the same.
+    answers = _objects(
+        git("cat-file", "--batch", given=b"".join(os.fsencode(name) + b"\n" for name in names), may_fail=True)
+    )
     found: dict[str, int] = {}
     missing: list[str] = []
-    complete: dict[str, frozenset[str]] = {}
     for path in asked:
         one = next(answers, _CUT)
         if one is None:
             missing.append(path)
         elif one.kind == b"blob" and not one.content.startswith(_LFS_POINTER):
             found[path] = fingerprint(one.content)
-    for directory in directories:
-        one = next(answers, _CUT)
-        if one is not None and one.kind == b"tree":
-            complete[directory] = _names(one)
-    unknown = frozenset(path for path in missing if _is_added(path, complete.get(os.path.dirname(path), frozenset())))
+    beside = {
+        directory: _names(one)
+        for directory in directories
+        if (one := next(answers, _CUT)) is not None and one.kind == b"tree"
+    }
+    unknown = frozenset(path for path in missing if _is_added(path, beside.get(os.path.dirname(path), frozenset())))
     return Versions(origin.words, origin.is_sure, found, unknown)
 
 
 def _is_added(path: str, beside: frozenset[str]) -> bool:
     """Whether a file that is missing does not belong to the course, which has these names in its directory.  What has
-    a name there and is missing all the same was not fetched (a partial clone)."""
+    a name there and is missing all the same was lost."""
     return os.path.basename(path) not in beside and any(name.lower().startswith("readme") for name in beside)
 
 

@@ -45,8 +45,11 @@ _START_S = 0.1
 _CHANGE_S = 0.05
 #: LearnPack makes the directory and then copies one file after the other into it, within some ms.
 _COPY_S = 0.3
-#: `git pull` writes the files first and moves HEAD then, and a copy may be slow: a bad answer is tried once more.
+#: `git pull` writes the files first and moves HEAD then, and a copy may be slow: a bad answer is tried once more, and
+#: again while they are at work.
 AGAIN_S = 2.0
+#: Nor later than this, however long git is at work.
+_LONGEST_S = 60.0
 
 
 def as_it_came(content: bytes) -> bytes:
@@ -197,7 +200,9 @@ class Originals:
             if is_new and answer.differs:
                 _log.info("%s is another file than the course's (%s)", one_line(test.path), answer.compared_with)
                 again.append(test.path)
-            elif test.copy is None and _is_being_copied(course, steps[test.path]):
+            elif (answer.differs and _is_git_at_work(course.root)) or (
+                test.copy is None and _is_being_copied(course, steps[test.path])
+            ):
                 again.append(test.path)
         with self._condition:
             if self._is_stopped:
@@ -217,7 +222,7 @@ class Originals:
         before = self._answers.get(path)
         theirs = versions.found.get(path)
         if copy == fingerprints[0]:
-            if before is not None and before.differs and before.digest == digest:
+            if before is not None and before.differs and before.digest == digest and before.compared_with != RESETS:
                 return before  # the copy was made of the changed file
             return ComparedTest(path, digest, False, RESETS)
         if theirs in fingerprints and (copy is None or versions.sure):
@@ -278,6 +283,17 @@ def _is_being_copied(course: Course, step: Step) -> bool:
     """Whether LearnPack may still be copying: the directory got its last file a moment ago."""
     try:
         return os.stat(_copies(course, step)).st_mtime > time.time() - AGAIN_S
+    except OSError:
+        return False
+
+
+def _is_git_at_work(root: str) -> bool:
+    """Whether git rewrites files just now, or did so a moment ago: a lock that is older was left by one that died."""
+    repository = repository_above(root)
+    if repository is None:
+        return False
+    try:
+        return os.stat(os.path.join(repository, "index.lock")).st_mtime > time.time() - _LONGEST_S
     except OSError:
         return False
 
