@@ -19,7 +19,12 @@ SYSTEM_FILE = "/etc/learnpack-agent/config.toml"
 PROCESS_SENSORS = ("auto", "connector", "pidfd", "polling")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 #: A year; and more than any receiver takes.  Beyond, times would no longer fit into what they are stored in.
-AT_MOST = {"session_silence_minutes": 365 * 24 * 60, "idle_minutes": 365 * 24 * 60, "document_max_mb": 4096}
+AT_MOST = {
+    "session_silence_minutes": 365 * 24 * 60,
+    "idle_minutes": 365 * 24 * 60,
+    "output_max_kb": 65_536,
+    "document_max_mb": 4096,
+}
 
 
 class ConfigError(Exception):
@@ -32,7 +37,8 @@ class Config:
 
     `state_dir` holds one directory per course.  `session_silence_minutes`: without a LearnPack server a session
     ends after so long without work.  `idle_minutes`: a longer time without a save, a run or an opening is not counted
-    as work in a step.  `document_max_mb`: above this size telemetry.json leaves out the oldest outputs.
+    as work in a step.  `output_max_kb`: of more than that on a stream only the head and the tail are kept.
+    `document_max_mb`: above this size telemetry.json leaves out the oldest outputs.
     `process_sensor`: "auto" takes the best that works here.
     """
 
@@ -40,6 +46,7 @@ class Config:
     log_level: str = "info"
     session_silence_minutes: int = 30
     idle_minutes: int = 5
+    output_max_kb: int = 256
     document_max_mb: int = 8
     process_sensor: str = "auto"
 

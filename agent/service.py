@@ -104,7 +104,12 @@ class Agent:
             lambda trouble: self._put_status(document=trouble),
         )
         self._processes = ProcessSensor(
-            course, self._queue.put, prefer=config.process_sensor, log=log.info, on_level=self._on_level
+            course,
+            self._queue.put,
+            prefer=config.process_sensor,
+            output_bytes=config.output_max_kb << 10,
+            log=log.info,
+            on_level=self._on_level,
         )
         self._files = FileSensor(
             course,

@@ -46,6 +46,8 @@ class Captured:
 class TestResult:
     """One test of a test file: its name as the test runner writes it; `status` is "passed", "failed" or "skipped"."""
 
+    __test__: ClassVar[bool] = False  # pytest would take it for a test case
+
     name: str
     status: str
 
@@ -160,6 +162,7 @@ class Compile:
 @dataclass(frozen=True, slots=True)
 class Test:
     name: ClassVar[str] = "test"
+    __test__: ClassVar[bool] = False
     at: int
     step: StepName
     run: Run

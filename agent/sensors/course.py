@@ -95,13 +95,15 @@ def _read(root: str, given: str) -> Course:
     slug = config.get("slug")
     grading = config.get("grading")
     names = _names(root, ".")
+    settings = _pytest_settings(root, names)
     return Course(
         root=root,
         slug=slug if isinstance(slug, str) and slug else printable(os.path.basename(root)) or "course",
         steps=_steps(root, exercises, _entries(config)),
         grading=grading if isinstance(grading, str) and grading else "isolated",
         aliases=() if given == root else (given,),
-        pytest_files=_pytest_files(root, names),
+        pytest_files=_patterns(settings.get("python_files")) or _PYTEST_DEFAULT,
+        pytest_options=_arguments(settings.get("addopts")),
         jest_configured=_is_jest_configured(root, names),
         exercises=exercises,
         base=base,
@@ -251,8 +253,12 @@ def _scan(root: str, path: str) -> Iterator[os.DirEntry[str]]:
 _PYTEST_DEFAULT = ("test_*.py", "*_test.py")
 
 
-def _from_ini(section: str) -> Callable[[str], object]:
-    def read(text: str) -> object:
+#: Reads the settings in a file's text; None where it has none for pytest.
+_Reader = Callable[[str], Mapping[str, Any] | None]
+
+
+def _from_ini(section: str) -> _Reader:
+    def read(text: str) -> Mapping[str, Any] | None:
         from configparser import Error, RawConfigParser
 
         parser = RawConfigParser(strict=False, allow_no_value=True)
@@ -260,13 +266,13 @@ def _from_ini(section: str) -> Callable[[str], object]:
             parser.read_string(text)
         except Error as error:
             raise ValueError(str(error)) from None
-        return parser.get(section, "python_files", fallback="") if parser.has_section(section) else None
+        return dict(parser.items(section)) if parser.has_section(section) else None
 
     return read
 
 
-def _from_toml(*tables: tuple[str, ...]) -> Callable[[str], object]:
-    def read(text: str) -> object:
+def _from_toml(*tables: tuple[str, ...]) -> _Reader:
+    def read(text: str) -> Mapping[str, Any] | None:
         import tomllib
 
         document = tomllib.loads(text)
@@ -275,14 +281,14 @@ def _from_toml(*tables: tuple[str, ...]) -> Callable[[str], object]:
             for key in keys:
                 table = table.get(key) if isinstance(table, dict) else None
             if isinstance(table, dict) and table.keys() - {"ini_options"}:
-                return table.get("python_files", "")
+                return table
         return None
 
     return read
 
 
 #: Where pytest 9 finds its configuration: the first file that has any counts, and the ones of its own name always do.
-_PYTEST_FILES: tuple[tuple[str, bool, Callable[[str], object]], ...] = (
+_PYTEST_FILES: tuple[tuple[str, bool, _Reader], ...] = (
     ("pytest.toml", True, _from_toml(("pytest",))),
     (".pytest.toml", True, _from_toml(("pytest",))),
     ("pytest.ini", True, _from_ini("pytest")),
@@ -293,24 +299,36 @@ _PYTEST_FILES: tuple[tuple[str, bool, Callable[[str], object]], ...] = (
 )
 
 
-def _pytest_files(root: str, names: list[str]) -> tuple[str, ...]:
-    """The file patterns that a bare `pytest` collects here.  A configuration that can't be read says nothing."""
+def _pytest_settings(root: str, names: list[str]) -> Mapping[str, Any]:
+    """pytest's own configuration here.  One that can't be read says nothing."""
     for name, decides, read in _PYTEST_FILES:
         if name not in names:
             continue
         try:
             found = read(_text(os.path.join(root, name)))
         except (OSError, ValueError, RecursionError):  # pytest itself refuses to run with such a file
-            return _PYTEST_DEFAULT
+            return {}
         if found is not None or decides:
-            return _patterns(found) or _PYTEST_DEFAULT
-    return _PYTEST_DEFAULT
+            return found or {}
+    return {}
 
 
 def _patterns(value: object) -> tuple[str, ...]:
     if isinstance(value, list):
         return tuple(item for item in value if isinstance(item, str))
     return tuple(value.split()) if isinstance(value, str) else ()
+
+
+def _arguments(value: object) -> tuple[str, ...]:
+    """pytest's `addopts`: a text as in a shell, or (TOML) a list.  With quotes that don't close pytest does not run."""
+    if not isinstance(value, str):
+        return _patterns(value)
+    import shlex
+
+    try:
+        return tuple(shlex.split(value))
+    except ValueError:
+        return ()
 
 
 def _is_jest_configured(root: str, names: list[str]) -> bool:

@@ -16,7 +16,9 @@ from typing import Any
 import orjson
 
 from ..core.course import Course, printable
+from ..core.events import TestResult
 from ..core.observations import ConfigRead, Observation, QueueEntry, QueueRead, ReportRead
+from ..core.printed import shortened
 from .picture import LEARNPACK_LIMIT, parent_of, read_regular
 
 
@@ -34,6 +36,27 @@ def read_learnpack_file(course: Course, relative_path: str, at: int) -> Observat
     return None if content is None else parse_learnpack_file(course, relative_path, content, at)
 
 
+def is_logged_in(course: Course) -> bool:
+    """Whether a student is logged in to LearnPack in this course: node-persist keeps the session in `.session`, a file
+    per key, `{"key": "bc-payload", "value": {"token": …}}` (CLI 2.1.34).  Nothing of it is kept."""
+    directory = os.path.join(course.root, course.base, ".session")
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return False
+    return any(_is_session(os.path.join(directory, name)) for name in names[:_SESSION_FILES])
+
+
+def _is_session(path: str) -> bool:
+    try:
+        _, content = read_regular(path, LEARNPACK_LIMIT)
+        item = orjson.loads(content or b"null")
+    except (OSError, orjson.JSONDecodeError):
+        return False
+    payload = item.get("value") if isinstance(item, dict) and item.get("key") == "bc-payload" else None
+    return isinstance(payload, dict) and bool(payload.get("token"))
+
+
 def parse_learnpack_file(course: Course, relative_path: str, content: bytes, at: int) -> Observation | None:
     """The same from content that was read already."""
     reader = _reader_of(course, relative_path)
@@ -46,6 +69,9 @@ def parse_learnpack_file(course: Course, relative_path: str, content: bytes, at:
     name = relative_path.rpartition("/")[2]
     return reader(data, printable(name.removesuffix(".json")), at)
 
+
+#: A session is one file; a directory full of others is not searched.
+_SESSION_FILES = 32
 
 _Reader = Callable[[Any, str, int], Observation | None]
 
@@ -89,7 +115,35 @@ def _report(data: Any, slug: str, at: int) -> ReportRead | None:
     if len(counts) < len(_COUNTS):
         return None
     passed, failed, failed_suites = counts
-    return ReportRead(at, slug, passed, failed, failed_suites)
+    suites = data.get("testResults")
+    messages = [item.get("message") for item in suites if isinstance(item, dict)] if isinstance(suites, list) else []
+    message = "\n".join(text for text in messages if isinstance(text, str) and text)
+    return ReportRead(at, slug, passed, failed, failed_suites, shortened(message), _results(data.get("failed")))
+
+
+#: jest's words for the status of a test (`Status` of @jest/test-result 29), and ours.
+_STATUS = {
+    "passed": "passed",
+    "failed": "failed",
+    "skipped": "skipped",
+    "pending": "skipped",
+    "todo": "skipped",
+    "disabled": "skipped",
+}
+
+#: A test file has some ten tests with titles of a line.
+_MOST_RESULTS, _LONGEST_TITLE = 1_000, 1_000
+
+
+def _results(failed: Any) -> tuple[TestResult, ...]:
+    """LearnPack's reporter lists all tests as `failed`, also those that passed; the first 1,000 are taken."""
+    results = []
+    for item in failed[:_MOST_RESULTS] if isinstance(failed, list) else ():
+        if isinstance(item, dict):
+            title, status = item.get("title"), item.get("status")
+            if isinstance(title, str) and isinstance(status, str) and status in _STATUS:
+                results.append(TestResult(title[:_LONGEST_TITLE], _STATUS[status]))
+    return tuple(results)
 
 
 _READERS: Mapping[str, _Reader] = {"vscode_queue.json": _queue, "config.json": _config}

@@ -301,6 +301,27 @@ def test_what_a_bare_pytest_collects(root: Path, files: dict[str, str], patterns
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("pytest.ini", "[pytest]\naddopts = -ra -k 'one or two'\n", ("-ra", "-k", "one or two")),
+        ("pytest.ini", "[pytest]\nADDOPTS\n", ()),
+        ("pytest.ini", "[pytest]\naddopts = 'not closed\n", ()),
+        ("setup.cfg", "[tool:pytest]\naddopts =\n    -q\n    --lf\n", ("-q", "--lf")),
+        ("pyproject.toml", '[tool.pytest.ini_options]\naddopts = "-q --lf"\n', ("-q", "--lf")),
+        ("pyproject.toml", '[tool.pytest.ini_options]\naddopts = ["-k", "a b"]\n', ("-k", "a b")),
+        ("pyproject.toml", '[tool.pytest]\naddopts = ["--lf", 1]\n', ("--lf",)),
+        ("pytest.toml", "[pytest]\naddopts = 1\n", ()),
+        ("learn.json", "{}", ()),
+    ],
+)
+def test_the_options_that_pytest_s_configuration_puts_before_all_others(
+    root: Path, name: str, text: str, options: tuple[str, ...]
+) -> None:
+    write(root, name, text=text)
+    assert course_of(root).pytest_options == options
+
+
+@pytest.mark.parametrize(
     ("name", "text", "configured"),
     [
         ("jest.config.js", "", True),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.core import events
 from agent.core.course import Course
 from agent.core.observations import ConfigRead, Observation, QueueEntry, QueueRead, ReportRead
 from agent.sensors.learnpack import parse_learnpack_file, read_learnpack_file
@@ -67,6 +68,44 @@ COUNTS = {"numPassedTests": 3, "numFailedTests": 1, "numFailedTestSuites": 0}
         (CONFIG, {}, ConfigRead(7, None)),
         (CONFIG, [], None),
         (REPORT, {**COUNTS, "success": False, "failed": []}, ReportRead(7, "01-a", 3, 1, 0)),
+        (
+            REPORT,
+            # What LearnPack's reporter writes of three suites: `failed` has all tests, also those that passed.
+            {
+                **COUNTS,
+                "testResults": [{"message": "one\n"}, {"message": None, "errorType": "x"}, {"message": "two"}],
+                "failed": [
+                    {"title": "is there", "status": "passed"},
+                    {"title": "says hello", "status": "failed"},
+                    {"title": "later", "status": "todo"},
+                    {"title": "not now", "status": "pending"},
+                ],
+            },
+            ReportRead(
+                7,
+                "01-a",
+                3,
+                1,
+                0,
+                "one\n\ntwo",
+                (
+                    events.TestResult("is there", "passed"),
+                    events.TestResult("says hello", "failed"),
+                    events.TestResult("later", "skipped"),
+                    events.TestResult("not now", "skipped"),
+                ),
+            ),
+        ),
+        (
+            REPORT,
+            {
+                **COUNTS,
+                "testResults": [None, 3, {}, {"message": 3}, {"message": ["x"]}, []],
+                "failed": [None, 3, {}, {"title": "x"}, {"title": 3, "status": "passed"}, {"title": "x", "status": []}],
+            },
+            ReportRead(7, "01-a", 3, 1, 0),
+        ),
+        (REPORT, {**COUNTS, "testResults": {"message": "x"}, "failed": {"title": "x"}}, ReportRead(7, "01-a", 3, 1, 0)),
         (REPORT, {**COUNTS, "numFailedTests": "1"}, None),
         (REPORT, {**COUNTS, "numFailedTests": True}, None),
         (REPORT, {**COUNTS, "numFailedTests": 1.0}, None),
@@ -94,6 +133,17 @@ def test_a_huge_file_is_not_read(course: Course) -> None:
     entries = b",".join([b'{"name":"' + b"x" * 1_000 + b'"}'] * 8_500)
     assert read(course, QUEUE, b"[" + entries + b"]") is None
     assert len(entries) > 8 << 20
+
+
+def test_of_a_long_report_the_head_and_the_tail_are_told(course: Course) -> None:
+    suites = [{"message": f"{number:08}" * 1_000} for number in range(100)]
+    tests = [{"title": f"{number:08}" * 200, "status": "failed"} for number in range(800)]
+    seen = read(course, REPORT, {**COUNTS, "testResults": suites, "failed": tests * 2})
+    assert isinstance(seen, ReportRead)
+    assert seen.message.startswith("00000000") and seen.message.endswith("00000099")
+    assert "bytes left out" in seen.message and len(seen.message) < 257 * 1024
+    assert len(seen.results) == 1_000
+    assert {len(result.name) for result in seen.results} == {1_000}
 
 
 def test_what_is_absent_a_link_or_a_pipe_says_nothing(course: Course, tmp_path: Path) -> None:
@@ -135,6 +185,21 @@ def test_no_json_makes_it_fail(data: object, path: str) -> None:
     course = Course(root="/nowhere", slug="c")
     seen = parse_learnpack_file(course, path, json.dumps(data).encode("utf-8", "replace"), 1)
     assert seen is None or seen.at == 1
+
+
+REPORT_PARTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["passed", "failed", "todo"]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["title", "status", "message"]), inner),
+    max_leaves=20,
+)
+
+
+@settings(database=None, deadline=None)
+@given(REPORT_PARTS, REPORT_PARTS)
+def test_no_report_makes_it_fail(suites: object, tests: object) -> None:
+    content = json.dumps({**COUNTS, "testResults": suites, "failed": tests}).encode("utf-8", "replace")
+    seen = parse_learnpack_file(Course(root="/nowhere", slug="c"), REPORT, content, 1)
+    assert seen is None or (isinstance(seen, ReportRead) and seen.failed == 1)
 
 
 @settings(database=None, deadline=None)

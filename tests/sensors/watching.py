@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.core.course import Course
-from agent.core.observations import Change, CourseGone, CourseRead, EventsLost, FileChanged, Observation
+from agent.core.observations import (
+    Change,
+    CourseGone,
+    CourseRead,
+    EventsLost,
+    FileChanged,
+    Observation,
+    TestsCompared,
+)
 from agent.sensors.course import read_course
 from agent.sensors.files.sensor import FileSensor, open_source
 from agent.sensors.files.watches import Source
@@ -135,9 +143,13 @@ class Watcher:
             return [observation for observation in self._seen if isinstance(observation, kind)]
 
     def everything(self) -> list[Observation]:
-        """All but the fences."""
+        """All but the fences and what is told of the tests (`test_originals.py`), which comes when it is ready."""
         with self._changed:
-            return [seen for seen in self._seen if not (isinstance(seen, FileChanged) and "fence-" in seen.path)]
+            return [
+                seen
+                for seen in self._seen
+                if not isinstance(seen, TestsCompared) and not (isinstance(seen, FileChanged) and "fence-" in seen.path)
+            ]
 
     def changes(self) -> list[tuple[str, Change]]:
         return [(seen.path, seen.change) for seen in self.everything() if isinstance(seen, FileChanged)]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -73,6 +75,9 @@ class Mailbox:
 
     Requests of one kind are joined until they are taken.  `retry_at` is on the clock of `time.monotonic`; only
     the sensor's thread touches it.
+
+    A level waits for `fileno` and for nothing else of this.  So what the sensor's thread wants to hear besides (and
+    only for a while) hangs on it: on Linux it is an epoll descriptor.
     """
 
     def __init__(self) -> None:
@@ -80,16 +85,34 @@ class Mailbox:
         self._orders = Orders()
         self._waiting = False
         self._closed = False
+        self._listeners: dict[int, Callable[[], None]] = {}
+        self._epoll: select.epoll | None = None
         self.retry_at: float | None = None
         if sys.platform == "linux":
             self._read = self._write = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._epoll = select.epoll()
+            self._epoll.register(self._read, select.EPOLLIN)
         else:
             self._read, self._write = os.pipe()
             os.set_blocking(self._read, False)
             os.set_blocking(self._write, False)
 
     def fileno(self) -> int:
-        return self._read
+        return self._read if self._epoll is None else self._epoll.fileno()
+
+    def listen(self, handle: int, ready: Callable[[], None]) -> bool:
+        """From now on a readable `handle` wakes the sensor's thread up, and `ready` is called in it by each `take`.
+        `ready` has to read the handle empty.  False where this can't be had (macOS).  Sensor's thread only."""
+        if self._epoll is None:
+            return False
+        self._epoll.register(handle, select.EPOLLIN)
+        self._listeners[handle] = ready
+        return True
+
+    def ignore(self, handle: int) -> None:
+        """Undo `listen`, before the handle is closed.  Sensor's thread only."""
+        if self._listeners.pop(handle, None) is not None and self._epoll is not None:
+            self._epoll.unregister(handle)
 
     def post(
         self, *, stop: bool = False, trigger: bool = False, check: bool = False, course: Course | None = None
@@ -108,6 +131,8 @@ class Mailbox:
 
     def take(self) -> Orders:
         """All that was asked.  A stop stays asked."""
+        for ready in list(self._listeners.values()):
+            ready()
         with self._lock:
             if self._waiting:
                 self._waiting = False
@@ -131,6 +156,8 @@ class Mailbox:
         with self._lock:
             if not self._closed:
                 self._closed = True
+                if self._epoll is not None:
+                    self._epoll.close()
                 for handle in {self._read, self._write}:
                     os.close(handle)
 

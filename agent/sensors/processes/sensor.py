@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 
 from ...core.course import Course
 from ...core.observations import EventsLost, Observation, SensorChanged
+from ...core.printed import OUTPUT_BYTES
 from ..clock import now_ms
+from .capture import Captures
 from .level import Failed, Level, Mailbox, Refused
 from .pidfd import PidfdScan
 from .proc_connector import Connector
@@ -62,6 +64,7 @@ class ProcessSensor:
 
     `put` and `on_level` are called in the sensor's thread, `on_level` with the level's name right after its
     SensorChanged; `log` gets whole sentences, one per change.  `prefer` is "auto" or the first level to try.
+    `output_bytes`: at most so much of each stream of a LearnPack test is told; 0: nothing is read of it.
     `levels` and `waits_s` (first and longest wait before a better level is tried again) are seams for tests.
     """
 
@@ -71,6 +74,7 @@ class ProcessSensor:
         put: Callable[[Observation], None],
         *,
         prefer: str = "auto",
+        output_bytes: int = OUTPUT_BYTES,
         log: Callable[[str], None] = lambda text: None,
         on_level: Callable[[str], None] = lambda level: None,
         levels: Sequence[Callable[[], Level]] | None = None,
@@ -80,6 +84,7 @@ class ProcessSensor:
         self._put = put
         self._log = log
         self._on_level = on_level
+        self._output_bytes = output_bytes
         self._first_wait_s, self._longest_wait_s = waits_s
         names = list(LEVELS)
         first = names.index(prefer) if prefer in LEVELS else 0
@@ -168,7 +173,14 @@ class ProcessSensor:
             self._log(f"No process can be seen: {refused}.")
             self._announce()
             return
-        self._tracker = tracker = Tracker(self._course, self._put, reader, self._log)
+        captures = Captures(self._mailbox, self._output_bytes)
+        self._tracker = tracker = Tracker(self._course, self._put, reader, self._log, captures)
+        try:
+            self._see_with(tracker)
+        finally:
+            tracker.close()
+
+    def _see_with(self, tracker: Tracker) -> None:
         while not self._stopping:
             if self._current is None:
                 self._current = self._open_one_of(self._candidates)

@@ -21,7 +21,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ...core.commands import compile_run_copy, files_to_read, is_relevant, maybe_elsewhere, unknown_step
+from ...core.commands import (
+    compile_run_copy,
+    files_to_read,
+    is_relevant,
+    maybe_elsewhere,
+    parameter_file,
+    unknown_step,
+)
 from ...core.course import Course, is_source_file
 from ...core.observations import (
     CourseRead,
@@ -34,7 +41,9 @@ from ...core.observations import (
 )
 from ..clock import now_ms
 from ..course import CourseError, read_course
+from .capture import Captures
 from .procfs import Ended, Look, Words
+from .pytest_cache import PytestCaches
 
 #: A student's program is a few KB; nothing larger is worth the memory.
 TEXT_BYTES = 256 * 1024
@@ -90,7 +99,7 @@ class Tracker:
     """The reported processes by pid.  All methods belong to the sensor's thread.
 
     `skipped` counts how often a process was left out because looking at it failed; `log` gets one sentence for each
-    kind of failure.
+    kind of failure.  `captures` reads what LearnPack's launchers print.
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class Tracker:
         put: Callable[[Observation], None],
         reader: Reader,
         log: Callable[[str], None] = lambda text: None,
+        captures: Captures | None = None,
     ) -> None:
         self.course = course
         self.put = put
@@ -108,6 +118,8 @@ class Tracker:
         self.unread: dict[int, int] = {}
         self.skipped = 0
         self._log = log
+        self._captures = captures if captures is not None else Captures()
+        self._pytest = PytestCaches()
         self._failures: set[str] = set()
         self._unknown: dict[str, None] = {}  # in the order of asking
         self._me = os.getpid()
@@ -190,7 +202,17 @@ class Tracker:
         if status is not None:
             signal = status & 0x7F or None
             exit_code = None if signal else status >> 8 & 0xFF
-        self.put(ProcessExited(at, pid, known.born, exit_code, signal, exact))
+        stdout = stderr = failed_tests = None
+        try:
+            stdout, stderr = self._captures.end(pid, is_cut_off=signal is not None)
+            failed_tests = self._pytest.end(pid, exit_code)
+        except Exception as error:  # see _skip; that it ended is told all the same
+            self._skip(error)
+        self.put(ProcessExited(at, pid, known.born, exit_code, signal, exact, stdout, stderr, failed_tests))
+
+    def close(self) -> None:
+        """Nothing more will be asked of this tracker."""
+        self._captures.close()
 
     def end_if_gone(self, pid: int, at: int) -> bool:
         """Report the exit of a tracked process if it is over; only a zombie's status can still be had."""
@@ -386,6 +408,16 @@ class Tracker:
         # Last: what fails before is skipped whole, and no end is told of what was never reported.
         self.tracked[look.pid] = Tracked(look.born, started_at, words.argv, look.image)
         self.put(executed)
+        self._follow(executed)
+
+    def _follow(self, executed: ProcessExecuted) -> None:
+        """What a process prints and its tests' results lie in files that are gone or rewritten soon after its end."""
+        path = parameter_file(executed.argv)
+        if path is not None and executed.cwd is not None and self.course.relative(executed.cwd) is not None:
+            self._captures.begin(executed.pid, path)
+        else:
+            self._captures.look()
+            self._pytest.begin(self.course, executed)
 
     def _texts(self, words: Words, not_after: int | None) -> tuple[FileText, ...]:
         texts = []
