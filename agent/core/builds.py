@@ -1,13 +1,13 @@
 """Builds without a process: what LearnPack's HTML, vanillajs and React engines leave behind, and what it says of them.
 
 LearnPack builds HTML with prettier, the others with webpack, inside its server (plugins html 1.1.7, dom 1.1.7, react
-1.1.15).  All write `.learn/dist`, and the last trace of a build is an `open_window` with the preview's URL in the queue.
+1.1.15).  All write `.learn/dist`; the last trace of a build is an `open_window` with the preview's URL in the queue.
 
-- HTML: each file that could be parsed is copied, within 80 ms; the window is opened only if all were.  So copies without
-  a window are a failed build; where the only page can't be parsed, nothing is left.
-- webpack: 0.2 to 12 s, overlapping everything else.  Only what differs is written, 20 to 160 ms before the window, which
-  is opened also where modules are missing or broken (then the bundle throws: `sensors/preview.py`).  A page or a React
-  source that can't be parsed at all leaves nothing that tells.
+- HTML: each file that could be parsed is copied, within 80 ms; the window is opened only if all were.  So copies
+  without a window are a failed build; where the only page can't be parsed, nothing is left.
+- webpack: 0.2 to 12 s, overlapping everything else.  Only what differs is written, 20 to 160 ms before the window,
+  which is opened also where modules are missing or broken (then the bundle throws: `sensors/preview.py`).  Scripts
+  without a window are a build whose page could not be parsed; a React source that can't be parsed leaves nothing.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from dataclasses import dataclass, replace
 
 from .course import Step
 from .events import Evidence
+from .observations import Preview
 
 #: The window is opened within 5 ms of the last copy (measured); a loaded machine needs more.
 NO_WINDOW_MS = 1_000
-#: A window belongs to writes of this age at most.
-SAME_BUILD_MS = 3_000
+#: An HTML build copies all its files in one go; a copy that comes later than this is another build's.
+ONE_GO_MS = 500
+#: webpack's window belongs to writes of this age at most, and its page to scripts of this age.
+BUNDLE_MS = 5_000
+_PAGE_MS = 300
 
 #: The languages that webpack builds.
 BUNDLED = frozenset(("react", "vanillajs"))
 
-_COPIED = (".html", ".css")
+_SCRIPTS = (".js", ".map")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,58 +46,109 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class _Writing:
-    """Files of the preview that were written and not accounted for yet."""
+    """Files of the preview that one build wrote, and that no window followed yet."""
 
     slug: str
     started_at: int
     last_at: int
-    can_fail: bool
+    names: frozenset[str]
+    failed: bool
     source: str | None
     evidence: Evidence
 
+    def with_one(self, name: str, at: int) -> _Writing:
+        return replace(self, last_at=at, names=self.names | {name})
+
+    def over(self, ended_at: int, exit_code: int, last: Evidence, built: Preview | None = None) -> Build:
+        """`built` is what lies in the preview at the end: its source is newer, if it is of this step."""
+        source = _text(built) if built is not None and built.slug == self.slug else None
+        return Build(self.slug, self.started_at, ended_at, exit_code, source or self.source, (self.evidence, last))
+
+    def without_window(self) -> Build:
+        words = "no preview window was opened: a file of the step could not be parsed"
+        return self.over(self.last_at, 1, Evidence(self.evidence.observation, self.last_at, words))
+
 
 class Builds:
-    """What was written to the preview, until a window is opened or none is."""
+    """What was written to the preview, until a window is opened or none is.  Each method returns the builds that are
+    over by then."""
 
     def __init__(self) -> None:
-        self._writing: _Writing | None = None
+        self._copies: _Writing | None = None  # by prettier
+        self._bundles: list[_Writing] = []  # by webpack, oldest first
 
-    def written(self, step: Step, name: str, at: int, source: str | None, evidence: Evidence) -> None:
-        """A file of this name was written to the preview while this step was open; `source` is its entry file."""
-        before = self._writing
-        if before is not None and before.slug == step.slug and at - before.last_at <= SAME_BUILD_MS:
-            self._writing = replace(before, last_at=at)
-            return
-        can_fail = step.language == "html" and name.endswith(_COPIED)
-        if step.language in BUNDLED or can_fail:
-            self._writing = _Writing(step.slug, at, at, can_fail, source, evidence)
+    def written(self, step: Step | None, name: str, at: int, built: Preview, evidence: Evidence) -> list[Build]:
+        """A file of this name was written to the preview while this step was open; `built` is what it was made of."""
+        new = _Writing(built.slug or "", at, at, frozenset((name,)), built.failed is True, _text(built), evidence)
+        newest = self._bundles[-1] if self._bundles else None
+        language = step.language if step is not None else None
+        if name.endswith(_SCRIPTS) or (newest is not None and at - newest.last_at <= _PAGE_MS):
+            if newest is not None and name not in newest.names and _same_bundle(newest, new):
+                self._bundles[-1] = newest.with_one(name, at)
+            elif name.endswith(_SCRIPTS):
+                self._bundles.append(new)
+        elif language in BUNDLED:
+            self._bundles.append(new)
+        elif language == "html":
+            before = self._copies
+            if before is not None and name not in before.names and at - before.last_at <= ONE_GO_MS:
+                self._copies = before.with_one(name, at)
+            else:  # prettier writes each file once
+                self._copies = new
+                return [before.without_window()] if before is not None else []
+        return []
 
-    def window_opened(self, slug: str, at: int, failed: bool, source: str | None, evidence: Evidence) -> Build:
-        """The preview's window was opened: a build of this step ended."""
-        before, self._writing = self._writing, None
-        if before is None or before.slug != slug or at - before.last_at > SAME_BUILD_MS:
-            return Build(slug, at, at, int(failed), source, (evidence,))
-        # webpack's last file is the end for LearnPack too (11 ms off at most); what it writes about it comes after that.
-        ended_at = at if before.can_fail else before.last_at
-        evidence_of_both = (before.evidence, evidence)
-        return Build(slug, before.started_at, ended_at, int(failed), source or before.source, evidence_of_both)
+    def window_opened(self, current: str | None, at: int, built: Preview, evidence: Evidence) -> list[Build]:
+        """The preview's window was opened while this step was open: a build ended.  `built` is what lies there now."""
+        over = self._overdue(at)
+        copies, bundle = self._copies, self._bundles[0] if self._bundles else None
+        if copies is not None and copies.slug != current:
+            copies = None  # nothing comes between prettier's copies and its window
+        if copies is not None and (bundle is None or copies.last_at > self._bundles[-1].last_at):
+            self._copies = None
+            over.append(copies.over(at, 0, evidence, built))
+        elif bundle is not None:
+            # webpack's last file is the end for LearnPack too (11 ms off at most); what it says of it comes after that.
+            del self._bundles[0]
+            is_same = built.slug == bundle.slug and len(self._bundles) == 0
+            failed = bundle.failed or (is_same and built.failed is True)
+            over.append(bundle.over(bundle.last_at, int(failed), evidence, built))
+        elif built.slug:  # a build that wrote nothing new
+            over.append(Build(built.slug, at, at, int(built.failed is True), _text(built), (evidence,)))
+        return over
 
     def next_deadline(self) -> int | None:
-        waits = self._writing is not None and self._writing.can_fail
-        return self._writing.last_at + NO_WINDOW_MS if self._writing is not None and waits else None
+        dues = [bundle.last_at + BUNDLE_MS for bundle in self._bundles]
+        if self._copies is not None:
+            dues.append(self._copies.last_at + NO_WINDOW_MS)
+        return min(dues, default=None)
 
-    def handle_deadline(self, now: int) -> Build | None:
-        """The build that failed, if it is time to say so."""
-        due, before = self.next_deadline(), self._writing
-        if before is None or due is None or now < due:
-            return None
-        self._writing = None
-        words = "no preview window was opened: a file of the step could not be parsed"
-        end = Evidence(before.evidence.observation, before.last_at, words)
-        return Build(before.slug, before.started_at, before.last_at, 1, before.source, (before.evidence, end))
+    def handle_deadline(self, now: int) -> list[Build]:
+        """The builds that failed, if it is time to say so."""
+        return self._overdue(now)
+
+    def _overdue(self, now: int) -> list[Build]:
+        over = [bundle for bundle in self._bundles if now >= bundle.last_at + BUNDLE_MS]
+        self._bundles = [bundle for bundle in self._bundles if bundle not in over]
+        if self._copies is not None and now >= self._copies.last_at + NO_WINDOW_MS:
+            over.append(self._copies)
+            self._copies = None
+        return [one.without_window() for one in over]
 
     def shift(self, by_ms: int) -> None:
         """The clock was set."""
-        if self._writing is not None:
-            one = self._writing
-            self._writing = replace(one, started_at=one.started_at + by_ms, last_at=one.last_at + by_ms)
+
+        def shifted(one: _Writing) -> _Writing:
+            return replace(one, started_at=one.started_at + by_ms, last_at=one.last_at + by_ms)
+
+        self._bundles = [shifted(bundle) for bundle in self._bundles]
+        self._copies = shifted(self._copies) if self._copies is not None else None
+
+
+def _same_bundle(one: _Writing, other: _Writing) -> bool:
+    is_page = not any(name.endswith(_SCRIPTS) for name in other.names)
+    return (is_page or one.slug == other.slug) and other.last_at - one.last_at <= BUNDLE_MS
+
+
+def _text(built: Preview) -> str | None:
+    return built.source.text if built.source is not None else None

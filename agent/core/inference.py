@@ -13,10 +13,10 @@ observation finds its way to them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from .builds import Builds
+from .builds import Build, Builds
 from .course import Course, is_source_file
 from .coverage import Coverage, CoverageState
 from .events import Event
@@ -33,6 +33,7 @@ from .observations import (
     FileChanged,
     InteractionRecorded,
     Observation,
+    Preview,
     PreviewWritten,
     ProcessesListed,
     ProcessExecuted,
@@ -217,8 +218,7 @@ class Inference:
         self._steps.handle_deadline(now)
         for run in self._tree.handle_deadline(now):
             self._runs.finished(run, now)
-        if (build := self._builds.handle_deadline(now)) is not None:
-            self._runs.built(build)
+        self._built(self._builds.handle_deadline(now))
         self._sessions.handle_deadline(now)
 
     def _take(self) -> list[Event]:
@@ -313,25 +313,24 @@ class Inference:
             self._steps.hint(seen.current, seen.at, HINT_MS, words)
 
     def _preview_written(self, seen: PreviewWritten) -> None:
-        current = self._steps.named(self._steps.visits.at(seen.at))
-        if current is not None and self._tree.servers():
-            words = f"LearnPack wrote {seen.name} for its preview window"
-            source = seen.source.text if seen.source is not None else None
-            self._builds.written(current, seen.name, seen.at, source, self._notes.evidence(seen.at, words))
+        if self._tree.servers():
+            evidence = self._notes.evidence(seen.at, f"LearnPack wrote {seen.name} for its preview window")
+            current = self._steps.named(self._steps.visits.at(seen.at))
+            self._built(self._builds.written(current, seen.name, seen.at, seen.built, evidence))
 
     def _window_opened(self, seen: QueueRead) -> None:
-        preview = seen.preview
-        slug = (preview and preview.slug) or self._steps.visits.current()
-        if slug is None:
-            return
-        failed = preview is not None and preview.failed is True
+        built, current = seen.preview or Preview(), self._steps.visits.current()
+        if built.slug is None:
+            built = replace(built, slug=current)
         words = "LearnPack built the page and opened its preview window (vscode_queue.json got open_window)"
-        if failed:
+        if built.failed:
             words = "LearnPack opened the preview window on a bundle that throws: a module is missing or can't be built"
-        source = preview.source.text if preview is not None and preview.source is not None else None
-        evidence = self._notes.evidence(seen.at, words)
-        self._steps.forget_hints(slug)  # prettier saved the step's files, and no student
-        self._runs.built(self._builds.window_opened(slug, seen.at, failed, source, evidence))
+        self._built(self._builds.window_opened(current, seen.at, built, self._notes.evidence(seen.at, words)))
+
+    def _built(self, builds: list[Build]) -> None:
+        for build in builds:
+            self._steps.forget_hints(build.slug)  # prettier saved the step's files, and no student
+            self._runs.built(build)
 
     # --- the student's files ---
 

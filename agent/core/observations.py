@@ -90,29 +90,26 @@ class FileText:
 
 
 @dataclass(frozen=True, slots=True)
-class PreviewWritten:
-    """LearnPack wrote a file of this name to its preview (`.learn/dist`), also one that was there with the same text.
-
-    `source` is the entry file of the step that LearnPack has open.
-    """
-
-    at: int
-    name: str
-    source: FileText | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Preview:
     """What LearnPack built to show it in its preview window (`.learn/dist`), as it is on the disk.
 
-    `slug` is the step that it was built from where the bundle names it (React).  `failed`: the bundle throws where a
-    module is missing or could not be built, which LearnPack shows all the same; None where nobody can tell (HTML).
-    `source` is the step's entry file.
+    `slug` is the step that it was built from: the one that webpack's bundle names, else the one that is open.
+    `failed`: the bundle throws where a module is missing or could not be built, which LearnPack shows all the same;
+    None where there is no bundle.  `source` is the step's entry file.
     """
 
     slug: str | None = None
     failed: bool | None = None
     source: FileText | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewWritten:
+    """LearnPack wrote a file of this name to its preview, also one that was there with the same text."""
+
+    at: int
+    name: str
+    built: Preview
 
 
 @dataclass(frozen=True, slots=True)

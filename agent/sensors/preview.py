@@ -11,7 +11,6 @@ import re
 import stat
 from dataclasses import replace
 
-from ..core.builds import BUNDLED
 from ..core.commands import entry_of
 from ..core.course import Course, Step
 from ..core.observations import FileText, Preview, QueueRead
@@ -20,8 +19,10 @@ from .picture import CONTENT_LIMIT, PREVIEWS, read_regular
 #: So many of the queue's newest entries may be news; a preview is only looked at while it is fresh.
 _NEWEST = 3
 
-#: What a build writes.
+#: What a build writes, and what of it webpack makes.
 BUILT = (".html", ".css", ".js", ".map")
+BUNDLE = "index.js"
+_SCRIPTS = (".js", ".map")
 
 #: What webpack 4 and 5 put in the place of a module that they could not find or build.
 _THROWS = re.compile(rb"webpackMissingModule|throw new Error\(\"Module (?:build|parse) failed")
@@ -37,15 +38,17 @@ def with_preview(course: Course, seen: QueueRead, current: str | None) -> QueueR
     if not ended:
         return seen
     opened = [entry.slug for entry in seen.entries[: ended[-1]] if entry.name == "start_exercise"]
-    step = course.step_named((opened[-1] if opened else current) or "")
-    failed = None
-    if step is not None and (step.language in BUNDLED or course.at_root):
-        built, failed = _scan_bundle(course)
-        step = built or step
-    return replace(seen, preview=Preview(step.slug if step is not None else None, failed, source_of(course, step)))
+    return replace(seen, preview=built(course, opened[-1] if opened else current))
 
 
-def source_of(course: Course, step: Step | None) -> FileText | None:
+def built(course: Course, current: str | None, name: str = BUNDLE) -> Preview:
+    """What lies in the preview after a file of this name was written, while this step was open."""
+    bundled, failed = _scan_bundle(course) if name.endswith(_SCRIPTS) else (None, None)
+    step = bundled or course.step_named(current or "")
+    return Preview(step.slug if step is not None else None, failed, _source_of(course, step))
+
+
+def _source_of(course: Course, step: Step | None) -> FileText | None:
     """The step's entry file as it is now; None where there is none that can be read."""
     entry = entry_of(course, step) if step is not None else None
     if entry is None:
@@ -61,13 +64,13 @@ def _scan_bundle(course: Course) -> tuple[Step | None, bool | None]:
     """Which step webpack's bundle was made of, and whether it throws instead of a module.
 
     In development mode webpack names each module by its path, and writes the bundle also when modules are missing or
-    could not be built (plugins react 1.1.15, dom 1.1.7: LearnPack's exit code is 1 then, and it opens the window all the
-    same).  The file is written whenever it would differ, so it is always that of the last build.
+    could not be built (plugins react 1.1.15, dom 1.1.7: LearnPack's exit code is 1 then, and it opens the window all
+    the same).  The file is written whenever it would differ, so it is always that of the last build.
     """
     place = re.compile(rb"\./" + re.escape(os.fsencode(course.exercises)) + rb"/([^/\"\s*]{1,255})/")
     step, failed, rest = None, False, b""
     try:
-        with open(os.path.join(course.root, course.base, PREVIEWS, "index.js"), "rb", opener=_open_regular) as bundle:
+        with open(os.path.join(course.root, course.base, PREVIEWS, BUNDLE), "rb", opener=_open_regular) as bundle:
             while chunk := bundle.read(1 << 16):
                 data = rest + chunk
                 failed = failed or _THROWS.search(data) is not None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.builds import NO_WINDOW_MS
+from agent.core.builds import BUNDLE_MS, NO_WINDOW_MS
 from agent.core.course import ENTRIES, Course, step_from
 from agent.core.events import Compile
 from agent.core.inference import Inference
@@ -45,8 +45,11 @@ def queue(at: int, *words: str, preview: Preview | None = None) -> QueueRead:
     )
 
 
-def wrote(at: int, name: str, source: str | None = None) -> PreviewWritten:
-    return PreviewWritten(at, name, FileText("exercises/01-page/index.html", source) if source else None)
+def wrote(
+    at: int, name: str, slug: str = "01-page", *, source: str | None = None, failed: bool = False
+) -> PreviewWritten:
+    text = FileText("exercises/01-page/index.html", source) if source else None
+    return PreviewWritten(at, name, Preview(slug, failed if name.endswith(".js") else None, text))
 
 
 def served(slug: str) -> list[Observation]:
@@ -101,7 +104,7 @@ def test_copies_without_a_window_are_a_build_that_failed() -> None:
 
 
 def test_a_build_that_failed_tells_the_source_as_it_was() -> None:
-    *_, event = events_of([*served("01-page"), wrote(1000, "styles.css", "<p></b>")], until=9_000)
+    *_, event = events_of([*served("01-page"), wrote(1000, "styles.css", source="<p></b>")], until=9_000)
     assert isinstance(event, Compile) and event.run.source_code == "<p></b>"
 
 
@@ -117,7 +120,12 @@ def test_what_pytest_leaves_in_the_preview_is_no_build() -> None:
 @pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1), (None, 0)])
 def test_a_react_bundle_that_throws_is_a_build_that_failed(failed: bool | None, code: int) -> None:
     window = queue(2100, "start_exercise 02-react", f"open_window {URL}", preview=Preview("02-react", failed))
-    seen = [*served("02-react"), wrote(2000, "index.js"), wrote(2001, "index.js.map"), window]
+    seen = [
+        *served("02-react"),
+        wrote(2000, "index.js", "02-react", failed=failed is True),
+        wrote(2001, "index.js.map", "02-react"),
+        window,
+    ]
     assert conclude(seen, until=9_000)[2:] == [f"compile 02-react {code} @2000-2001 learnpack"]
 
 
@@ -127,15 +135,16 @@ def test_a_react_build_that_an_opening_overtook_belongs_to_the_step_that_the_bun
     assert conclude(seen, until=9_000)[2:] == ["open_step 01-page @1500", "compile 02-react 0 @2100-2100 learnpack"]
 
 
-def test_a_react_preview_without_a_window_proves_no_failure() -> None:
-    assert conclude([*served("02-react"), wrote(2000, "index.html")], until=9_000)[2:] == []
+def test_what_webpack_wrote_without_a_window_is_a_build_that_failed_later() -> None:
+    seen = [*served("02-react"), wrote(2000, "index.js", "02-react")]
+    assert conclude(seen, until=2000 + BUNDLE_MS - 1)[2:] == []
+    assert conclude(seen, until=2000 + BUNDLE_MS)[2:] == ["compile 02-react 1 @2000-2000 learnpack"]
 
 
-def test_old_copies_do_not_begin_a_build() -> None:
+def test_a_build_that_wrote_nothing_new_is_one_all_the_same() -> None:
     seen = [
         *served("02-react"),
-        wrote(1000, "index.html"),
-        queue(60_000, "start_exercise 02-react", f"open_window {URL}"),
+        queue(60_000, "start_exercise 02-react", f"open_window {URL}", preview=Preview("02-react")),
     ]
     assert conclude(seen)[2:] == ["compile 02-react 0 @60000-60000 learnpack"]
 
@@ -172,3 +181,77 @@ def test_a_failure_waits_for_its_deadline_and_nothing_else_does() -> None:
     assert inference.next_deadline() == 1000 + NO_WINDOW_MS
     conclude([WINDOW], inference=inference)
     assert inference.next_deadline() is None
+
+
+def test_two_builds_that_failed_one_after_the_other_are_two() -> None:
+    # An HTML build writes each file once, so the same name again is another build.
+    seen = [*served("01-page"), wrote(1000, "styles.css"), wrote(1250, "styles.css"), wrote(1900, "solution.hide.html")]
+    assert conclude(seen, until=9_000)[2:] == [
+        "compile 01-page 1 @1000-1000 learnpack",
+        "compile 01-page 1 @1250-1250 learnpack",
+        "compile 01-page 1 @1900-1900 learnpack",
+    ]
+
+
+def test_a_failed_build_and_one_that_went_well_right_after_it_are_two() -> None:
+    seen = [
+        *served("01-page"),
+        wrote(1000, "styles.css"),
+        wrote(1250, "styles.css"),
+        wrote(1251, "index.html"),
+        replace(WINDOW, at=1254),
+    ]
+    assert conclude(seen, until=9_000)[2:] == [
+        "compile 01-page 1 @1000-1000 learnpack",
+        "compile 01-page 0 @1250-1254 learnpack",
+    ]
+
+
+def test_a_window_of_another_step_leaves_the_failed_build_to_its_own() -> None:
+    words = ("start_exercise 01-page", "start_exercise 02-react", f"open_window {URL}")
+    seen = [
+        *served("01-page"),
+        wrote(1000, "styles.css"),
+        queue(1100, *words[:2]),
+        queue(1400, *words, preview=Preview("02-react", False)),
+    ]
+    assert conclude(seen, until=9_000)[2:] == [
+        "open_step 02-react @1100",
+        "compile 02-react 0 @1400-1400 learnpack",
+        "compile 01-page 1 @1000-1000 learnpack",
+    ]
+
+
+def test_bundles_that_end_while_a_page_is_open_are_of_the_steps_that_they_name() -> None:
+    words = ("start_exercise 02-react", "start_exercise 01-page")
+    window = f"open_window {URL}"
+    seen = [
+        *served("02-react"),
+        queue(1500, *words),
+        wrote(1600, "styles.css"),
+        queue(1604, *words, window, preview=Preview("02-react", False)),
+        wrote(2000, "index.js", "02-react"),
+        wrote(2001, "index.js.map", "02-react"),
+        wrote(2002, "index.html"),
+        queue(2060, *words, window, window, preview=Preview("02-react", False)),
+    ]
+    assert conclude(seen, until=9_000)[2:] == [
+        "open_step 01-page @1500",
+        "compile 01-page 0 @1600-1604 learnpack",
+        "compile 02-react 0 @2000-2002 learnpack",
+    ]
+
+
+def test_two_bundles_that_wait_for_their_windows_get_them_in_their_order() -> None:
+    window = f"open_window {URL}"
+    seen = [
+        *served("02-react"),
+        wrote(2000, "index.js", "02-react", failed=True),
+        wrote(2050, "index.js", "02-react"),
+        queue(2060, "start_exercise 02-react", window, preview=Preview("02-react", False)),
+        queue(2090, "start_exercise 02-react", window, window, preview=Preview("02-react", False)),
+    ]
+    assert conclude(seen, until=9_000)[2:] == [
+        "compile 02-react 1 @2000-2000 learnpack",
+        "compile 02-react 0 @2050-2050 learnpack",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from agent.sensors import child
 from agent.sensors.child import Answer, ask
 from tests.sensors.watching import until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what a process left open is read from /proc")
 
 SECONDS = 20.0
 

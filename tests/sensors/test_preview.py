@@ -104,7 +104,7 @@ def test_each_write_to_the_preview_is_told_also_of_the_same_text(root: Path) -> 
             watcher.forget()
             page.write_text("<p>")
             assert watcher.wait_for(PreviewWritten).name == "index.html"
-        assert watcher.all(PreviewWritten)[-1].source == FileText(PAGE, "<p>")
+        assert watcher.all(PreviewWritten)[-1].built == Preview("03-page", None, FileText(PAGE, "<p>"))
         watcher.forget()
         page.unlink()
         shutil.rmtree(root / ".learn/dist")

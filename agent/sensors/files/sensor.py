@@ -47,7 +47,7 @@ from ..clock import now_ms
 from ..course import CourseError, read_course
 from ..learnpack import parse_learnpack_file
 from ..picture import DOCUMENT, Look, Scope, is_course_file, joined, one_line, parent_of
-from ..preview import BUILT, source_of, with_preview
+from ..preview import BUILT, built, with_preview
 from .mounts import Mount, mounts_within, read_mounts, remote_kind
 from .originals import Originals
 from .root import concerns_root, identity_of, watch_above, why_gone
@@ -569,8 +569,7 @@ class FileSensor:
         if directory == self._tree.scope.previews:
             # LearnPack deletes there when a step is opened, and keeps a copy of a Python program there for its test.
             if change is not Change.DELETED and name.endswith(BUILT):
-                current = self._course.step_named(self._current or "")
-                self._put(PreviewWritten(at, name, source_of(self._course, current)))
+                self._put(PreviewWritten(at, name, built(self._course, self._current, name)))
             return True
         self._put(FileChanged(at, path, change))
         self._originals.file_changed(self._course, path)
