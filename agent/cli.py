@@ -347,7 +347,7 @@ def _repair(arguments: argparse.Namespace) -> int:
     course = _course(arguments.course)
     state = Path(course_state_dir(config, course.root))
     again = "stop it, repair, and start it again"
-    if (pid := holder(state)) is not None:
+    if state.is_dir() and (pid := holder(state)) is not None:
         raise _Failed(ALREADY_RUNNING, f"an agent is running for this course (process {pid or 'unknown'}): {again}")
     if (pid := server_of(course)) is not None:
         words = f"LearnPack is running for this course (process {pid}) and would write the file over"

@@ -98,7 +98,7 @@ class Agent:
         self._settings = Settings(config.session_silence_minutes * 60_000, config.idle_minutes * 60_000)
         self._inference = self._resumed()
         self._document = DocumentKeeper(
-            DocumentFile(course.root, self._journal, limit=config.document_max_mb << 20),
+            DocumentFile(course.root, self._journal, base=course.base, limit=config.document_max_mb << 20),
             lambda: self._inference.learnpack_since,
             self._conclude_recorded,
             lambda trouble: self._put_status(document=trouble),
@@ -248,6 +248,7 @@ class Agent:
                 self._put_status(lost=int(str(self._status["lost"])) + 1, files=self._files_status())
             case CourseRead():
                 self._course, self._document.is_gone = seen.course, False
+                self._document.file.base = seen.course.base
                 self._processes.set_course(seen.course)
             case _:
                 pass
@@ -342,7 +343,8 @@ class Agent:
                 self._lock = Lock.acquire(self._directory)
                 now = now_ms()
                 self._waiting.append(Gap(now, now, "the journal was deleted", (Evidence(0, now, str(error)),)))
-            self._journal = self._document.file.journal = self._open_journal()
+            self._journal = self._open_journal()
+            self._document.file.use(self._journal)
             self._journal.append(self._waiting, state)
             self._waiting = []
 

@@ -21,7 +21,9 @@ What is decided here, because the receiver's metrics depend on it:
 - `sessions` of a step is the active time (ms) of each visit that is over, in their order, as v5 has it; the visit that
   goes on is shown by `status` only, and is here as soon as the student or the server leaves.
 - AI interactions are what was adopted of LearnPack's: our own events of them were concluded from just these.
-- What LearnPack wrote is kept: its value wins, except for texts, where ours are what the program really printed.
+- What LearnPack wrote is kept: its value wins, except for texts, where ours are what the program really printed ("All
+  tests passed" of a failed jest run, a copy of stdout in the place of stderr).  Where they differ, LearnPack's text is
+  kept beside ours (`learnpack_stdout`).
 """
 
 from __future__ import annotations
@@ -177,8 +179,12 @@ def attempt(run: Run, event_id: str, learnpack: Mapping[str, Any] | None = None,
     document |= {key: value for key, value in theirs.items() if value is not None and key != "event_id"}
     for name in OUTPUTS:
         text = None if omitted else getattr(run, name)
-        if text is not None:
+        learnpacks = document.get(name)
+        is_whole = name == "source_code" or run.output is Output.FULL
+        if text is not None and (is_whole or not learnpacks):
             document[name] = encoded(valid_text(text))
+            if learnpacks and learnpacks != document[name]:
+                document[f"learnpack_{name}"] = learnpacks
         elif not document.get(name):
             document[name] = ""
         elif name != "source_code" and document["output"] == Output.NONE.value:

@@ -128,7 +128,7 @@ def _same_step(step: Keys, others: Sequence[Mapping[str, Any]]) -> Keys:
             if repr(one) not in known:
                 known.add(repr(one))
                 elements.append(one)
-        if name in united or elements:
+        if any(name in one for one in (step, *others)):
             united[name] = elements
     return united
 

@@ -219,7 +219,8 @@ def _conclude_times(mended: Keys, acts: Sequence[int], at: int, changes: Changes
     latest = max((mended["tutorial_started_at"], *acts[-1:]))
     if last is None or last < latest:
         words = "missing" if last is None else str(last)
-        changes.add("", f"last_interaction_at: {words} → {latest} (the last that is recorded)")
+        why = " (the last that is recorded)" if acts else ""
+        changes.add("", f"last_interaction_at: {words} → {latest}{why}")
         mended["last_interaction_at"] = latest
 
 

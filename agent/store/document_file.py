@@ -1,4 +1,4 @@
-"""`.learn/telemetry.json` of a course that has a journal: never replaced before what was there is taken over.
+"""`telemetry.json` of a course that has a journal: never replaced before what was there is taken over.
 
 A document that this file did not write is foreign: LearnPack's own, or one that came with git.  `adopt` takes it
 over into the journal; `write` does so too before it replaces one.  How a file is replaced lives in `on_disk`, what is
@@ -29,13 +29,11 @@ from pathlib import Path
 
 from ..core.codec import cleaned
 from ..core.course import Course
-from ..core.salvage import salvage
-from .adoption import Adoption, OtherCourse, OtherStudent, adopt
+from .adoption import Adoption, OtherCourse, OtherStudent, Remembered, adopt
 from .fold import LIMIT, chunks, plan
 from .journal import Journal
 from .json_pieces import Unreadable
 from .on_disk import (
-    DIRECTORY,
     NAME,
     TEMPORARY,
     DocumentError,
@@ -50,7 +48,7 @@ from .on_disk import (
     replaced,
 )
 
-__all__ = ["DIRECTORY", "NAME", "TEMPORARY", "Adopted", "DocumentError", "DocumentFile", "Written"]
+__all__ = ["NAME", "TEMPORARY", "Adopted", "DocumentError", "DocumentFile", "Written"]
 
 #: A file this young may be written again within the same tick of the file system's clock (4 ms on older kernels).
 _TICK_MS = 50
@@ -70,14 +68,15 @@ class _Changed(Unreadable):
 class Adopted:
     """What `adopt` did.
 
-    `seconds` is what it cost; `problem` says in words why not all was taken, else None; `note` is what an admin
-    should know once.
+    `seconds` is what it cost; `problem` says in words why not all was taken, else None; `torn`: because it is no whole
+    document, so that LearnPack can't start on it either; `note` is what an admin should know once.
     """
 
     seconds: float
     new: int = 0
     problem: str | None = None
     note: str | None = None
+    torn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +104,35 @@ class _Reading:
     new: int = 0
     problem: str | None = None
     note: str | None = None
+    torn: bool = False
 
 
 class DocumentFile:
     """The document of one course, folded from one journal."""
 
-    def __init__(self, root: str | os.PathLike[str], journal: Journal, *, limit: int = LIMIT) -> None:
-        """`root` is the course's directory; `limit` the document's size in bytes above which texts are left out."""
+    def __init__(
+        self, root: str | os.PathLike[str], journal: Journal, *, base: str = ".learn", limit: int = LIMIT
+    ) -> None:
+        """`root` is the course's directory, `base` LearnPack's own in it; `limit` the document's size in bytes above
+        which texts are left out."""
         self.root = os.fspath(root)
+        self.base = base
         self.journal = journal
+        self._remembered: Remembered = {}
         self.limit = limit
+
+    def use(self, journal: Journal) -> None:
+        """From now on this is the journal: a new one knows nothing of what was taken over."""
+        self.journal = journal
+        self._remembered = {}
 
     @property
     def path(self) -> str:
-        return path_in(self.root)
+        return path_in(self.root, self.base)
 
     def foreign(self) -> bool:
         """Whether a document lies there that was neither written here nor adopted.  Raises DocumentError."""
-        with directory_of(self.root, create=False) as directory:
+        with directory_of(self.root, self.base, create=False) as directory:
             identity = None if directory is None else identity_in(directory)
         return identity is not None and list(identity) not in self._known()
 
@@ -132,7 +142,7 @@ class DocumentFile:
         A document that can't be looked at is nobody's: `write` will say what is wrong with it.
         """
         try:
-            with directory_of(self.root, create=False) as directory:
+            with directory_of(self.root, self.base, create=False) as directory:
                 identity = None if directory is None else identity_in(directory)
                 if identity is None or identity[2] // 1_000_000 < since:
                     return False
@@ -149,7 +159,7 @@ class DocumentFile:
         DocumentError, JournalError.
         """
         began = time.perf_counter()
-        with directory_of(self.root, create=False) as directory:
+        with directory_of(self.root, self.base, create=False) as directory:
             identity = None if directory is None else identity_in(directory)
             if directory is None or identity is None or list(identity) in self._known():
                 return Adopted(time.perf_counter() - began)
@@ -160,9 +170,11 @@ class DocumentFile:
                 if live:
                     self.journal.put_fact(_LEFT_ALONE, error.telemetry_id)
                 reading = _Reading(problem=str(error))
-            except Unreadable as error:
+            except (OtherCourse, _Changed) as error:
                 reading = _Reading(problem=str(error))
-        return Adopted(time.perf_counter() - began, reading.new, reading.problem, reading.note)
+            except Unreadable as error:
+                reading = _Reading(problem=str(error), torn=True)
+        return Adopted(time.perf_counter() - began, reading.new, reading.problem, reading.note, reading.torn)
 
     def write(self, course: Course, at: int) -> Written:
         """Replaces the document by the present one.  `at` is now, in milliseconds; it also names a copy set aside.
@@ -172,12 +184,15 @@ class DocumentFile:
         """
         began = time.perf_counter()
         adopted, aside, problem, note = 0, None, None, None
-        with directory_of(self.root, create=True) as directory:
+        with directory_of(self.root, self.base, create=True) as directory:
             assert directory is not None
             for _ in range(3):
                 before = identity_in(directory)
                 if before is not None and list(before) not in self._known():
-                    reading = self._adopt_or_give_up(directory, course)
+                    try:
+                        reading = self._adopt_or_give_up(directory, course)
+                    except _Changed:
+                        continue  # nothing is torn: it is read again
                     adopted += reading.new
                     note = reading.note or note
                     if reading.problem is not None:
@@ -210,13 +225,15 @@ class DocumentFile:
         return None if size is None else (size, omitted)
 
     def _adopt_or_give_up(self, directory: int, course: Course) -> _Reading:
-        """What `write` does with a foreign document.  Raises DocumentError where it must not be replaced."""
+        """What `write` does with a foreign document.  Raises DocumentError where it must not be replaced, _Changed."""
         try:
             return self._adopt(directory, course, live=False)
         except OtherStudent as error:
             if self.journal.fact(_LEFT_ALONE) == error.telemetry_id:
                 raise DocumentError(f"{self.path}: left alone, LearnPack writes it for another student") from None
             return _Reading(problem=str(error))
+        except _Changed:
+            raise
         except Unreadable as error:
             return _Reading(problem=str(error))
 
@@ -235,10 +252,12 @@ class DocumentFile:
 
             problem = None
             try:
-                adoption = adopt(self.journal, course, read, live=live)
+                adoption = adopt(self.journal, course, read, live=live, remembered=self._remembered)
             except (OtherCourse, OtherStudent, _Changed):
                 raise
             except Unreadable as error:
+                from ..core.salvage import salvage  # 16 ms, for the day on which it is needed
+
                 salvaged = salvage(content_of(descriptor, SALVAGE_LIMIT) or b"")
                 if not salvaged.text or identity_of(os.fstat(descriptor)) != identity:
                     raise
@@ -249,7 +268,7 @@ class DocumentFile:
                 self._note("adopted", identity)
         finally:
             os.close(descriptor)
-        return _Reading(adoption.new, problem, self._told_once(adoption.other_id, live=live))
+        return _Reading(adoption.new, problem, self._told_once(adoption.other_id, live=live), problem is not None)
 
     def _told_once(self, other_id: str | None, *, live: bool) -> str | None:
         """A sentence about a document with another telemetry_id, when its id is new."""

@@ -56,7 +56,7 @@ class _Tokens:
                 self.end = self._base + self._place
                 return match[match.lastindex or 0]
             if self._over:
-                raise Unreadable("it ends in the middle" if self._buffer else "it is empty")
+                raise Unreadable("it ends in the middle" if self.end or self._buffer else "it is empty")
             self._fill()
 
     def _fill(self) -> None:

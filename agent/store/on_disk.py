@@ -1,8 +1,10 @@
-"""`.learn/telemetry.json` as a file: looked at, replaced whole or not at all, copied aside.
+"""`telemetry.json` as a file in LearnPack's directory: looked at, replaced whole or not at all, copied aside.
 
-Promised: a replacement is streamed to `.learn/.telemetry.json.tmp`, synced and renamed, so that whoever opens the file
+LearnPack's directory is `.learn`, in older courses `.breathecode`: `base` of the course.
+
+Promised: a replacement is streamed to `.telemetry.json.tmp` in it, synced and renamed, so that whoever opens the file
 finds JSON, before or after; on any failure the old file stays and the temporary one goes.  Everything goes through a
-descriptor of `.learn` itself: a symbolic link in its place, or in the file's, is refused and never written through.
+descriptor of that directory itself: a symbolic link in its place, or in the file's, is refused, never written through.
 What replaces a file of another user's (root repairs a student's course) belongs to that user again.
 
 Known to be weak: a change between the last look and the rename, some microseconds, would be lost; one before is
@@ -18,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-DIRECTORY = ".learn"
 NAME = "telemetry.json"
 TEMPORARY = ".telemetry.json.tmp"
 
@@ -33,30 +34,31 @@ class DocumentError(Exception):
     """
 
 
-def path_in(root: str) -> str:
-    return os.path.join(root, DIRECTORY, NAME)
+def path_in(root: str, base: str) -> str:
+    return os.path.join(root, base, NAME)
 
 
 @contextmanager
-def directory_of(root: str, *, create: bool) -> Iterator[int | None]:
-    """A descriptor of `.learn`, None where it is missing and not to be made; OSErrors inside become ours."""
+def directory_of(root: str, base: str, *, create: bool) -> Iterator[int | None]:
+    """A descriptor of LearnPack's directory, None where it is missing and not to be made; OSErrors inside become
+    ours."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     descriptor = None
     try:
         above = os.open(root, flags)
         try:
             try:
-                descriptor = os.open(DIRECTORY, flags | os.O_NOFOLLOW, dir_fd=above)
+                descriptor = os.open(base, flags | os.O_NOFOLLOW, dir_fd=above)
             except FileNotFoundError:
                 if create:
                     with suppress(FileExistsError):
-                        os.mkdir(DIRECTORY, dir_fd=above)
-                    descriptor = os.open(DIRECTORY, flags | os.O_NOFOLLOW, dir_fd=above)
+                        os.mkdir(base, dir_fd=above)
+                    descriptor = os.open(base, flags | os.O_NOFOLLOW, dir_fd=above)
         finally:
             os.close(above)
         yield descriptor
     except OSError as error:
-        raise DocumentError(f"{path_in(root)}: {_reason(error)}") from error
+        raise DocumentError(f"{path_in(root, base)}: {_reason(error)}") from error
     finally:
         if descriptor is not None:
             os.close(descriptor)

@@ -67,7 +67,7 @@ def mend(course: Course, state: Path, *, now: int, limit: int, dry_run: bool) ->
 
     Raises DocumentError (also where the disk refuses), OtherCourse.
     """
-    with directory_of(course.root, create=False) as directory:
+    with directory_of(course.root, course.base, create=False) as directory:
         before = None if directory is None else identity_in(directory)
         if directory is None or before is None:
             return Mended(notes=("there is no telemetry.json: LearnPack or the agent will begin one",))
@@ -96,7 +96,7 @@ def mend(course: Course, state: Path, *, now: int, limit: int, dry_run: bool) ->
                     journal.put_fact("document", {**(journal.fact("document") or {}), "written": list(made)})
 
             if replaced(directory, _text(found.document), before, note) is None:
-                raise DocumentError(f"{path_in(course.root)}: somebody else is writing it")
+                raise DocumentError(f"{path_in(course.root, course.base)}: somebody else is writing it")
     return Mended(changes, notes, aside)
 
 
@@ -108,7 +108,7 @@ def _read(course: Course, directory: int) -> tuple[Document, list[str]]:
         if data is None:
             size = os.fstat(descriptor).st_size >> 20
             raise DocumentError(
-                f"{path_in(course.root)}: {size} MiB, more than a document can have; nothing is changed"
+                f"{path_in(course.root, course.base)}: {size} MiB, more than a document can have; nothing is changed"
             )
     finally:
         os.close(descriptor)

@@ -345,7 +345,7 @@ def test_json_that_is_whole_comes_back_as_it_is(value: Any) -> None:
     document = {
         "slug": "demo",
         "value": value,
-        "steps": [{"slug": "x", "odd": value, "tests": [{"odd": value}]}, value],
+        "steps": [{"slug": "x", "odd": value, "tests": [{"odd": value}]}],
     }
     for indent in (None, 2):
         found = salvage(json.dumps(document, indent=indent).encode())

@@ -55,7 +55,7 @@ _LONGEST_S = 60.0
 def as_it_came(content: bytes) -> bytes:
     """A test file's content without what is not the student's doing, for comparing.
 
-    Line ends: git may have turned them (`core.autocrlf`).  And LearnPack's node plugin (1.1.x, `src/test.js`), when
+    Line ends: git may have turned them (`core.autocrlf`).  And LearnPack's node plugin (1.1.13, `src/test.js`), when
     app.js asks with `prompt(` and the test loads it with `rewire(`, replaces each "app.js" in the test file by
     "temporal.js", writes it as UTF-8, and never turns that round.
     """
