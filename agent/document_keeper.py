@@ -76,6 +76,7 @@ class DocumentKeeper:
         self._read_due: int | None = None
         self._torn_due: int | None = None
         self._recorded_due: int | None = 0  # what waits since the agent's last life
+        self._told: set[int] = set()  # rows whose events wait to be durable
         self._not_before = {"write": 0, "read": 0}
         self._retry_ms = RETRY_MS
         self._trouble = Trouble()
@@ -186,12 +187,14 @@ class DocumentKeeper:
     def _conclude_recorded(self, now: int, course: Course) -> None:
         self._recorded_due = None
         try:
-            found = recorded(self.file.journal, now, is_logged_in=is_logged_in(course))
+            found = recorded(self.file.journal, now, is_logged_in=is_logged_in(course), told=self._told)
             self._recorded_due = found.next_at
-            if not found.rows:
+            self._told.update(found.rows)
+            if not self._told:
                 return
             if self._conclude(list(found.observations)):
-                concluded(self.file.journal, found.rows)
+                concluded(self.file.journal, self._told)
+                self._told.clear()
                 return
         except JournalError as error:
             log.debug("what LearnPack recorded is not concluded: %s", error)

@@ -6,7 +6,7 @@ the journal has it (the same step and kind, its end within `SAME_END_MS`) or it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,9 @@ class Recorded:
     next_at: int | None
 
 
-def recorded(journal: Journal, now: int, *, is_logged_in: bool) -> Recorded:
-    """What LearnPack recorded and the journal doesn't have.  AI interactions count only while a student is logged in.
+def recorded(journal: Journal, now: int, *, is_logged_in: bool, told: Collection[int] = ()) -> Recorded:
+    """What LearnPack recorded and the journal doesn't have, but for the rows that were `told` before.  AI interactions
+    count only while a student is logged in.
 
     The caller marks the rows as concluded once the observations' events are durable: dying in between, the same rows
     are asked for again and found in the journal.
@@ -42,6 +43,8 @@ def recorded(journal: Journal, now: int, *, is_logged_in: bool) -> Recorded:
     same: dict[tuple[str, str], frozenset[int]] = {}
     with journal.snapshot():
         for key, slug, kind in waiting(journal):
+            if key in told:
+                continue
             body = row(journal, key)
             started, ended = milliseconds(body.get("started_at")), milliseconds(body.get("ended_at"))
             if kind == AiInteraction.name:
