@@ -1,0 +1,41 @@
+"""One look at the process table: does a LearnPack server of this course live?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.sensors.course import read_course
+from agent.sensors.processes import servers
+from agent.sensors.processes.level import Refused
+from agent.sensors.processes.procfs import has_procfs
+from tests.conftest import Stage
+from tests.standin.courses import PYTHON, make_course
+
+
+@pytest.mark.parametrize("with_procfs", [True, False])
+def test_a_living_server_of_this_course_is_found_and_no_other(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_procfs: bool
+) -> None:
+    if with_procfs and not has_procfs():
+        pytest.skip("this machine has no /proc")
+    monkeypatch.setattr(servers, "has_procfs", lambda: with_procfs)
+    course = read_course(str(make_course(tmp_path / "course", PYTHON)))
+    other = read_course(str(make_course(tmp_path / "other", PYTHON)))
+    assert servers.server_of(course) is None
+    learnpack = stage.learnpack(Path(course.root)).start()
+    assert servers.server_of(course) == learnpack.pid
+    assert servers.server_of(other) is None
+    learnpack.stop()
+    assert servers.server_of(course) is None
+
+
+def test_where_processes_can_not_be_read_none_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise Refused("psutil is not installed")
+
+    monkeypatch.setattr(servers, "has_procfs", lambda: False)
+    monkeypatch.setattr(servers, "Psutil", refused)
+    course = read_course(str(make_course(tmp_path / "course", PYTHON)))
+    assert servers.server_of(course) is None
