@@ -78,7 +78,7 @@ class Builds:
         self._bundles: list[_Writing] = []  # by webpack, oldest first
 
     def written(self, step: Step | None, name: str, at: int, built: Preview, evidence: Evidence) -> list[Build]:
-        """A file of this name was written to the preview while this step was open; `built` is what it was made of."""
+        """A file of this name was written to the preview; `built` is what it was made of, `step` the step of that."""
         new = _Writing(built.slug or "", at, at, frozenset((name,)), built.failed is True, _text(built), evidence)
         newest = self._bundles[-1] if self._bundles else None
         language = step.language if step is not None else None
@@ -91,19 +91,27 @@ class Builds:
             self._bundles.append(new)
         elif language == "html":
             before = self._copies
-            if before is not None and name not in before.names and at - before.last_at <= ONE_GO_MS:
+            is_in_one_go = before is not None and at - before.last_at <= ONE_GO_MS and new.slug == before.slug
+            if before is not None and is_in_one_go and name not in before.names:
                 self._copies = before.with_one(name, at)
             else:  # prettier writes each file once
+                failures = self._no_window()
                 self._copies = new
-                return [before.without_window()] if before is not None else []
+                return failures
         return []
 
-    def window_opened(self, current: str | None, at: int, built: Preview, evidence: Evidence) -> list[Build]:
-        """The preview's window was opened while this step was open: a build ended.  `built` is what lies there now."""
+    def step_opened(self) -> list[Build]:
+        """LearnPack opened a step: nothing comes between prettier's copies and their window, so none will come."""
+        return self._no_window()
+
+    def _no_window(self) -> list[Build]:
+        copies, self._copies = self._copies, None
+        return [copies.without_window()] if copies is not None else []
+
+    def window_opened(self, at: int, built: Preview, evidence: Evidence) -> list[Build]:
+        """The preview's window was opened: a build ended.  `built` is what lies there now."""
         over = self._overdue(at)
         copies, bundle = self._copies, self._bundles[0] if self._bundles else None
-        if copies is not None and copies.slug != current:
-            copies = None  # nothing comes between prettier's copies and its window
         if copies is not None and (bundle is None or copies.last_at > self._bundles[-1].last_at):
             self._copies = None
             over.append(copies.over(at, 0, evidence, built))

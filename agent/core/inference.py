@@ -292,6 +292,7 @@ class Inference:
                 words = f"LearnPack noted that {step.slug} was opened (vscode_queue.json)"
                 if is_baseline:
                     words = f"{step.slug} was open in LearnPack when the agent first looked (vscode_queue.json)"
+                self._built(self._builds.step_opened())
                 self._steps.open(step, at, (self._notes.evidence(at, words),))
             case "reset_exercise" if step is not None:
                 self._steps.reset(step, at)
@@ -315,17 +316,17 @@ class Inference:
     def _preview_written(self, seen: PreviewWritten) -> None:
         if self._tree.servers():
             evidence = self._notes.evidence(seen.at, f"LearnPack wrote {seen.name} for its preview window")
-            current = self._steps.named(self._steps.visits.at(seen.at))
-            self._built(self._builds.written(current, seen.name, seen.at, seen.built, evidence))
+            step = self._steps.named(seen.built.slug)
+            self._built(self._builds.written(step, seen.name, seen.at, seen.built, evidence))
 
     def _window_opened(self, seen: QueueRead) -> None:
-        built, current = seen.preview or Preview(), self._steps.visits.current()
+        built = seen.preview or Preview()
         if built.slug is None:
-            built = replace(built, slug=current)
+            built = replace(built, slug=self._steps.visits.current())
         words = "LearnPack built the page and opened its preview window (vscode_queue.json got open_window)"
         if built.failed:
             words = "LearnPack opened the preview window on a bundle that throws: a module is missing or can't be built"
-        self._built(self._builds.window_opened(current, seen.at, built, self._notes.evidence(seen.at, words)))
+        self._built(self._builds.window_opened(seen.at, built, self._notes.evidence(seen.at, words)))
 
     def _built(self, builds: list[Build]) -> None:
         for build in builds:

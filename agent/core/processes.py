@@ -15,10 +15,19 @@ The tree forgets a process some time after its exit; nothing in it is bounded by
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .commands import NotARun, Purpose, becomes, is_build_launcher, is_server, purpose_of, rewrites_files
-from .course import Course
+from .commands import (
+    NotARun,
+    Purpose,
+    becomes,
+    is_build_launcher,
+    is_server,
+    parameter_file,
+    purpose_of,
+    rewrites_files,
+)
+from .course import Course, is_test_file
 from .events import Captured, Evidence, Origin
 from .observations import FileText, ProcessExecuted, ProcessExited
 from .runners import Kind
@@ -274,7 +283,7 @@ def _finished(program: Process, launcher: Process | None) -> FinishedRun:
     if launcher is not None and launcher is not program:
         evidence = [*launcher.evidence[:1], *program.evidence, *launcher.evidence[1:]]
     return FinishedRun(
-        purpose=program.purpose,
+        purpose=_purpose_in(program, launcher),
         argv=program.argv,
         started_at=bracket.started_at,
         ended_at=bracket.exited_at if bracket.exit_seen else None,
@@ -287,6 +296,19 @@ def _finished(program: Process, launcher: Process | None) -> FinishedRun:
         stderr=bracket.stderr,
         failed_tests=program.failed_tests,
     )
+
+
+def _purpose_in(program: Process, launcher: Process | None) -> Purpose:
+    """What LearnPack starts by way of shelljs is a test, whatever runs it (`java Test.java`): its exit code decides.
+    A compiler that did its work decides nothing."""
+    purpose = program.purpose
+    assert isinstance(purpose, Purpose)
+    if launcher is None or parameter_file(launcher.argv) is None or purpose.kind is Kind.TEST:
+        return purpose
+    if purpose.kind is Kind.BUILD and program.exit_code == 0:
+        return purpose
+    whole = any(is_test_file(target.rpartition("/")[2]) for target in purpose.targets)
+    return replace(purpose, kind=Kind.TEST, whole=whole)
 
 
 def _unseen_build(launcher: Process) -> FinishedRun:

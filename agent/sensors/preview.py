@@ -42,22 +42,44 @@ def with_preview(course: Course, seen: QueueRead, current: str | None) -> QueueR
 
 
 def built(course: Course, current: str | None, name: str = BUNDLE) -> Preview:
-    """What lies in the preview after a file of this name was written, while this step was open."""
-    bundled, failed = _scan_bundle(course) if name.endswith(_SCRIPTS) else (None, None)
-    step = bundled or course.step_named(current or "")
+    """What lies in the preview after a file of this name was written, while this step was open.
+
+    The step need not be the open one: a build may be asked for in another tab, and webpack takes its time.
+    """
+    if name.endswith(_SCRIPTS):
+        made_of, failed = _scan_bundle(course)
+    else:
+        made_of, failed = _copied_from(course, current, name), None
+    step = made_of or course.step_named(current or "")
     return Preview(step.slug if step is not None else None, failed, _source_of(course, step))
+
+
+def _copied_from(course: Course, current: str | None, name: str) -> Step | None:
+    """The step whose file of this name has the text that lies in the preview: the open one, if it is that.
+
+    prettier writes the same text to both (plugin html 1.1.7)."""
+    copy = _content(course, f"{course.base}/{PREVIEWS}/{name}")
+    steps = sorted(course.steps, key=lambda step: step.slug != current)
+    return next((step for step in steps if copy and copy == _file_of(course, step, name)), None)
+
+
+def _file_of(course: Course, step: Step, name: str) -> bytes | None:
+    path = next((file.path for file in step.files if file.name == name), None)
+    return None if path is None else _content(course, path)
+
+
+def _content(course: Course, path: str) -> bytes | None:
+    try:
+        return read_regular(os.path.join(course.root, path), CONTENT_LIMIT)[1]
+    except OSError:
+        return None
 
 
 def _source_of(course: Course, step: Step | None) -> FileText | None:
     """The step's entry file as it is now; None where there is none that can be read."""
     entry = entry_of(course, step) if step is not None else None
-    if entry is None:
-        return None
-    try:
-        _, content = read_regular(os.path.join(course.root, entry), CONTENT_LIMIT)
-    except OSError:
-        return None
-    return None if content is None else FileText(entry, content.decode("utf-8", "replace"))
+    content = _content(course, entry) if entry is not None else None
+    return None if entry is None or content is None else FileText(entry, content.decode("utf-8", "replace"))
 
 
 def _scan_bundle(course: Course) -> tuple[Step | None, bool | None]:

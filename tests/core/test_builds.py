@@ -114,7 +114,7 @@ def test_copies_that_nobodys_server_made_are_no_build() -> None:
 
 
 def test_what_pytest_leaves_in_the_preview_is_no_build() -> None:
-    assert conclude([*served("03-python"), wrote(1000, "cached_app.py")], until=9_000)[2:] == []
+    assert conclude([*served("03-python"), wrote(1000, "cached_app.py", "03-python")], until=9_000)[2:] == []
 
 
 @pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1), (None, 0)])
@@ -207,7 +207,7 @@ def test_a_failed_build_and_one_that_went_well_right_after_it_are_two() -> None:
     ]
 
 
-def test_a_window_of_another_step_leaves_the_failed_build_to_its_own() -> None:
+def test_an_opening_proves_that_no_window_will_come() -> None:
     words = ("start_exercise 01-page", "start_exercise 02-react", f"open_window {URL}")
     seen = [
         *served("01-page"),
@@ -216,9 +216,9 @@ def test_a_window_of_another_step_leaves_the_failed_build_to_its_own() -> None:
         queue(1400, *words, preview=Preview("02-react", False)),
     ]
     assert conclude(seen, until=9_000)[2:] == [
+        "compile 01-page 1 @1000-1000 learnpack",
         "open_step 02-react @1100",
         "compile 02-react 0 @1400-1400 learnpack",
-        "compile 01-page 1 @1000-1000 learnpack",
     ]
 
 
@@ -255,3 +255,13 @@ def test_two_bundles_that_wait_for_their_windows_get_them_in_their_order() -> No
         "compile 02-react 1 @2000-2000 learnpack",
         "compile 02-react 0 @2050-2050 learnpack",
     ]
+
+
+def test_a_page_of_another_step_may_be_built_too() -> None:
+    # In another tab of the browser.
+    seen = [
+        *served("02-react"),
+        wrote(1000, "index.html"),
+        queue(1004, "start_exercise 02-react", f"open_window {URL}"),
+    ]
+    assert conclude(seen, until=9_000)[2:] == ["open_step 01-page @1000", "compile 01-page 0 @1000-1004 learnpack"]

@@ -866,3 +866,32 @@ def test_a_step_that_is_renamed_while_its_program_runs_keeps_its_run() -> None:
         "compile 01-hello 0 @1000-2000 terminal",
         "compile 01-hi 1 @3000-3500 terminal",
     ]
+
+
+JAVA = step_from("exercises/01-java", ["README.md", "App.java", "Test.java"], 0, ENTRIES)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "events_of_it"),
+    [
+        (
+            "java ./exercises/01-java/Test.java",
+            0,
+            ["test 01-java 0 @1000-1506 learnpack", "complete_step 01-java @1506"],
+        ),
+        ("java ./exercises/01-java/Test.java", 1, ["test 01-java 1 @1000-1506 learnpack"]),
+        ("java ./exercises/01-java/App.java", 0, ["test 01-java 0 @1000-1506 learnpack"]),
+        ("javac ./exercises/01-java/Test.java", 1, ["test 01-java 1 @1000-1506 learnpack"]),
+        ("javac ./exercises/01-java/Test.java", 0, []),
+    ],
+)
+def test_what_learnpack_starts_by_way_of_shelljs_is_a_test(command: str, code: int, events_of_it: list[str]) -> None:
+    course = replace(COURSE, steps=(JAVA,))
+    seen = [
+        AgentStarted(0),
+        CourseRead(0, course),
+        executed(100, 10, SERVER),
+        queue(200, "initializing", "start_exercise 01-java"),
+        *learnpack_test(1_000, 20, command, exited(1_500, 0, code)),
+    ]
+    assert conclude(seen)[2:] == events_of_it

@@ -12,7 +12,7 @@ import pytest
 
 from agent.core.observations import FileText, Preview, PreviewWritten, QueueEntry, QueueRead
 from agent.sensors.course import read_course
-from agent.sensors.preview import with_preview
+from agent.sensors.preview import built, with_preview
 from tests.sensors.watching import Watcher, make_course, write_config
 
 URL = "http://localhost:3000/preview"
@@ -122,3 +122,16 @@ def test_the_queues_window_comes_with_what_was_built(root: Path) -> None:
         watcher.forget()
         (root / ".learn/vscode_queue.json").write_text(json.dumps(queue))
         assert watcher.wait_for(QueueRead).preview == Preview("03-page", None, FileText(PAGE, "<p>"))
+
+
+def test_a_copy_is_of_the_step_whose_file_it_equals(root: Path) -> None:
+    other = "exercises/05-page/index.html"
+    (root / other).parent.mkdir()
+    (root / other).write_text("<h1>")
+    (root / ".learn/dist/index.html").write_text("<h1>")
+    course = read_course(str(root))
+    assert built(course, "03-page", "index.html") == Preview("05-page", None, FileText(other, "<h1>"))
+    (root / PAGE).write_text("<h1>")
+    assert built(course, "03-page", "index.html").slug == "03-page"
+    (root / ".learn/dist/index.html").write_text("of nobody")
+    assert built(course, "03-page", "index.html").slug == "03-page"
