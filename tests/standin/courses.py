@@ -103,6 +103,73 @@ ODD: Mapping[str, Files] = {
     )
 }
 
+_PAGE = "<!DOCTYPE html>\n<html><body>\n  <h1>{word}</h1>\n</body></html>"
+_PAGE_TEST = """\
+const fs = require('fs');
+test('it says {word}', () => {{
+  expect(fs.readFileSync(__dirname + '/index.html', 'utf8')).toContain('<h1>{word}</h1>');
+}});
+"""
+_APP = """\
+import React from 'react';
+import ReactDOM from 'react-dom';
+ReactDOM.render(<h1>{word}</h1>, document.querySelector('#myDiv'))"""
+
+#: One of each kind that LearnPack builds without a process.
+WEB: Mapping[str, Files] = {
+    "00-welcome": _reading("00-welcome"),
+    "01-page": {
+        "README.md": "# 01-page\nSay hello.\n",
+        "index.html": _PAGE.format(word="your page here"),
+        "solution.hide.html": _PAGE.format(word="hello"),
+        "styles.css": "h1{color:red}",
+        "tests.js": _PAGE_TEST.format(word="hello"),
+    },
+    "02-lone": {"README.md": "# 02-lone\nOne page, nothing else.\n", "index.html": "<p>lone</p>"},
+    "03-app": {
+        "README.md": "# 03-app\nRender hello.\n",
+        "app.jsx": _APP.format(word="your app here"),
+        "solution.hide.jsx": _APP.format(word="hello"),
+        "tests.js": "test('nothing yet', () => {});\n",
+    },
+    "04-other": {"README.md": "# 04-other\nRender something.\n", "app.jsx": _APP.format(word="other")},
+    "05-plain": {
+        "README.md": "# 05-plain\nA page with a script.\n",
+        "index.html": "<html><body><p>plain</p><script src='./index.js'></script></body></html>",
+        "index.js": "document.body.style.background = 'red'",
+        "styles.css": "p{color:red}",
+    },
+}
+
+JAVA: Mapping[str, Files] = {
+    "00-welcome": _reading("00-welcome"),
+    "01-hello": {
+        "README.md": "# 01-hello\nSay hello.\n",
+        "App.java": "public class App {\n    public static void main(String[] args) {\n    }\n}\n",
+    },
+}
+#: LearnPack's own name for a Java entry is app.java, which no public class can have.
+JAVA_SETTINGS: Mapping[str, object] = {"entries": {"java": "App.java"}}
+
+#: No directory of steps: the course is its README and the files beside it.
+SINGLE: Files = {
+    "app.py": "# your code here\n",
+    "test.py": 'import runpy\n\n\ndef test_it(capsys):\n    runpy.run_path("app.py")\n'
+    '    assert capsys.readouterr().out == "single\\n"\n',
+}
+
+#: The steps lie in the root itself.
+ROOTED: Mapping[str, Files] = {
+    "00-welcome": _reading("00-welcome"),
+    "01-one": {"README.md": "# 01-one\nPrint one.\n", "app.py": "print('one')\n"},
+    "02-two": {
+        "README.md": "# 02-two\nPrint two.\n",
+        "app.py": "# two\n",
+        "test.py": 'import runpy\n\n\ndef test_it(capsys):\n    runpy.run_path("02-two/app.py")\n'
+        '    assert "two" in capsys.readouterr().out\n',
+    },
+}
+
 INCREMENTAL: Mapping[str, Files] = {
     "00-welcome": _reading("00-welcome"),
     **{
@@ -123,14 +190,19 @@ def make_course(
     exercises: str = "exercises",
     root_files: Files | None = None,
     lasting: bool = False,
+    config: str = "learn.json",
+    base: str = ".learn",
 ) -> Path:
-    """Writes the course and returns its real path.  `lasting`: each Python program lasts a quarter of a second."""
+    """Writes the course and returns its real path.  `lasting`: each Python program lasts a quarter of a second.
+
+    `config` is the file of its settings, `base` LearnPack's own directory.
+    """
     root.mkdir(parents=True)
     learn = {"slug": "a-course-of-our-own", "title": {"us": "A course of our own"}, "grading": "isolated"}
-    (root / "learn.json").write_text(json.dumps({**learn, **(settings or {})}, indent=2), encoding="utf-8")
+    (root / base / "_app").mkdir(parents=True)
+    (root / base / "_app" / "index.html").write_text("<html></html>\n")
+    (root / config).write_text(json.dumps({**learn, **(settings or {})}, indent=2), encoding="utf-8")
     (root / "README.md").write_text("# A course of our own\n", encoding="utf-8")
-    (root / ".learn" / "_app").mkdir(parents=True)
-    (root / ".learn" / "_app" / "index.html").write_text("<html></html>\n")
     for slug, files in steps.items():
         directory = root / exercises / slug
         directory.mkdir(parents=True)

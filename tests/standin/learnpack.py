@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,12 +39,40 @@ class Pending:
         return self._answer
 
 
+def truth_of(answer: Answer) -> Truth | None:
+    """What the agent should see of an action, None where it is nothing."""
+    kind = answer.get("kind")
+    if kind in ("compile", "test"):
+        inside = "sources" in answer  # built inside the server: no process tells when it began
+        return Truth(
+            kind,
+            answer["slug"],
+            answer["started_at"],
+            answer["ended_at"],
+            answer["exit_code"],
+            answer["signal"],
+            source=tuple(answer["sources"]) if inside else answer["source"],
+            stdout=answer["stdout"],
+            stderr=answer["stderr"],
+            origin="learnpack",
+            start_known=not inside,
+            may_end_at=answer.get("told_end"),
+        )
+    if kind == "reset_step" or (kind == "open_step" and answer["new"]):
+        return Truth(kind, answer["slug"], answer["at"], answer["at"])
+    return None
+
+
 class LearnPack:
-    """One server in one course.  `truth` grows with every action that the agent should see."""
+    """One server in one course.  `truth` grows with every action that the agent should see.
+
+    `pace_seconds` is the pause before each action that is waited for: nobody clicks at the speed of a program.
+    """
 
     def __init__(
         self, course: Path, toolbox: Toolbox, *, own_telemetry: bool = False, pyenv: bool = False, **environment: str
     ) -> None:
+        self.pace_seconds = 0.0
         self.course = course
         self.toolbox = toolbox
         self.truth: list[Truth] = []
@@ -132,7 +161,8 @@ class LearnPack:
         self._listener.join(PATIENCE_SECONDS)
         for stream in (self.process.stdin, self.process.stdout):
             if stream:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):  # what was still to be sent to a server that was killed
+                    stream.close()
         return code
 
     def end(self) -> None:
@@ -152,37 +182,35 @@ class LearnPack:
     # ------------------------------------------------------------------------------------------ actions
 
     def send(self, do: str, **action: Any) -> Pending:
+        pending, content = self._prepared(do, action)
+        self._write(content)
+        return pending
+
+    def send_both(self, first: Answer, second: Answer) -> tuple[Pending, Pending]:
+        """Two actions, the second in the same turn of the server's loop in which the first is over."""
+        (one, content), (two, then) = self._prepared(first.pop("do"), first), self._prepared(second.pop("do"), second)
+        self._write({**content, "then": then})
+        return one, two
+
+    def _prepared(self, do: str, action: Answer) -> tuple[Pending, Answer]:
         self._next += 1
         pending = self._pending[self._next] = Pending()
-        self._out.write(json.dumps({"id": self._next, "do": do, **action}).encode() + b"\n")
+        return pending, {"id": self._next, "do": do, **action}
+
+    def _write(self, content: Answer) -> None:
+        self._out.write(json.dumps(content).encode() + b"\n")
         self._out.flush()
-        return pending
 
     def note(self, answer: Answer) -> Answer:
         """Keeps the truth of an answer; for actions that were sent without waiting."""
         self.answers.append(answer)
         for one in answer.get("opens", [answer]):
-            kind = one.get("kind")
-            if kind in ("compile", "test"):
-                self.truth.append(
-                    Truth(
-                        kind,
-                        one["slug"],
-                        one["started_at"],
-                        one["ended_at"],
-                        one["exit_code"],
-                        one["signal"],
-                        source=one["source"],
-                        stdout=one["stdout"],
-                        stderr=one["stderr"],
-                        origin="learnpack",
-                    )
-                )
-            elif kind == "reset_step" or (kind == "open_step" and one["new"]):
-                self.truth.append(Truth(kind, one["slug"], one["at"], one["at"]))
+            if (truth := truth_of(one)) is not None:
+                self.truth.append(truth)
         return answer
 
     def do(self, do: str, **action: Any) -> Answer:
+        time.sleep(self.pace_seconds)
         return self.note(self.send(do, **action).result())
 
     def open(self, slug: str) -> Answer:
@@ -202,3 +230,33 @@ class LearnPack:
 
     def reset(self, slug: str) -> Answer:
         return self.do("reset", slug=slug)
+
+    def open_window(self, slug: str) -> Answer:
+        """The UI's own wish for a window: not a build."""
+        return self.do("open_window", slug=slug, url="https://example.org/")
+
+    def ask_tutor(self, slug: str, question: str, answer: str, source: str = "") -> Answer:
+        return self.do("ask_ai", slug=slug, question=question, answer=answer, source=source)
+
+    def log_in(self, **payload: Any) -> Answer:
+        return self.do("log_in", payload=payload)
+
+    def log_out(self) -> Answer:
+        return self.do("log_out")
+
+    def spoil(self, fate: str) -> Answer:
+        """What becomes of the next write of telemetry.json: one of telemetry_file.FATES."""
+        return self.do("spoil", fate=fate)
+
+    def die_of(self, do: str, **action: Any) -> int:
+        """Asks for something that the server dies of, and returns its return code."""
+        assert self.process is not None
+        self.send(do, **action)
+        code = self.process.wait(PATIENCE_SECONDS)
+        self.stop()
+        return code
+
+    def clean(self) -> None:
+        """`learnpack clean`, a program of its own."""
+        command = [str(self.toolbox.learnpack_bin / "learnpack"), "clean"]
+        subprocess.run(command, cwd=self.course, env=self.environment, check=True, timeout=PATIENCE_SECONDS)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 import string
 from typing import Any
+
+from .telemetry_file import TelemetryFile
 
 
 def encoded(text: str) -> str:
@@ -21,24 +22,20 @@ def encoded(text: str) -> str:
 
 
 class OwnTelemetry:
-    """The document in memory.  `touched` counts the times that somebody else had changed the file under us."""
+    """The document in memory, and the file that it is written to at every event."""
 
-    def __init__(self, path: str, slug: str, steps: list[dict[str, Any]], now: int) -> None:
-        self.path = path
-        self.touched = 0
-        self._last: tuple[int, bytes] | None = None
-        self._previous: str | None = None
-        if os.path.exists(path):
-            with open(path, "rb") as file:
-                content = file.read()
-                self._last = (os.fstat(file.fileno()).st_ino, content)
+    def __init__(self, file: TelemetryFile, slug: str, steps: list[dict[str, Any]], agent: str, now: int) -> None:
+        self.file = file
+        self._previous_position: int | None = None
+        content = file.read()
+        if content is not None:
             self.document: dict[str, Any] = json.loads(content)
             self._next_session(now)
         else:
             self.document = {
                 "telemetry_id": "".join(random.choices(string.ascii_lowercase + string.digits, k=16)),
                 "slug": slug,
-                "agent": "localhost",
+                "agent": agent,
                 "tutorial_started_at": now,
                 "steps": [
                     {
@@ -60,50 +57,46 @@ class OwnTelemetry:
         sessions = self.document["workout_session"]
         last = self.document.get("last_interaction_at")
         # A session without any interaction is never closed, and no new one begins.
-        if last and sessions:
-            sessions[-1].setdefault("ended_at", last)
+        if last and sessions and not sessions[-1].get("ended_at"):
+            sessions[-1]["ended_at"] = last
             sessions.append({"started_at": now})
 
-    def _step(self, slug: str) -> dict[str, Any]:
-        return next(step for step in self.document["steps"] if step["slug"] == slug)
+    def _step(self, position: int) -> dict[str, Any]:
+        # By its place in the list, as LearnPack does: it never looks for a slug.
+        step: dict[str, Any] = self.document["steps"][position]
+        return step
 
-    def opened(self, slug: str, now: int) -> None:
-        step = self._step(slug)
-        if not step["position"]:
+    def opened(self, position: int, now: int) -> None:
+        if not position:
             return
-        previous = self._step(self._previous) if self._previous else None
+        step = self._step(position)
+        previous = self._step(self._previous_position) if self._previous_position is not None else None
         if previous and not previous["is_testeable"] and "completed_at" not in previous:
             previous["completed_at"] = now
-        self._previous = slug
+        self._previous_position = position
         step.setdefault("opened_at", now)
         self._interaction(now)
 
-    def ran(self, kind: str, slug: str, attempt: dict[str, Any], now: int) -> None:
+    def ran(self, kind: str, position: int, attempt: dict[str, Any], now: int) -> None:
         """`kind` is "compilations" or "tests"; texts of `attempt` are plain."""
         names = ("source_code", "stdout", "stderr")
         row = {name: encoded(value) if name in names else value for name, value in attempt.items()}
-        self._step(slug)[kind].append(row)
+        self._step(position)[kind].append(row)
         self._interaction(now)
 
-    def asked(self, slug: str, question: str, answer: str, now: int) -> None:
-        texts = {"student_message": encoded(question), "source_code": "", "ai_response": encoded(answer)}
-        self._step(slug)["ai_interactions"].append({**texts, "starting_at": now - 800, "ended_at": now})
+    def asked(self, position: int, interaction: dict[str, Any], now: int) -> None:
+        """Only the source is base64; question and answer stay plain."""
+        row = {**interaction, "source_code": encoded(interaction["source_code"])}
+        self._step(position)["ai_interactions"].append(row)
         self._interaction(now)
+
+    def logged_in(self, user_id: Any) -> None:
+        self.document["user_id"] = user_id
+        self.save()
 
     def _interaction(self, now: int) -> None:
         self.document["last_interaction_at"] = now
         self.save()
 
     def save(self) -> None:
-        if self._last is not None:
-            try:
-                with open(self.path, "rb") as file:
-                    found = (os.fstat(file.fileno()).st_ino, file.read())
-            except FileNotFoundError:
-                found = (0, b"")
-            if found != self._last:
-                self.touched += 1
-        content = json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
-        with open(self.path, "wb") as file:
-            file.write(content)
-            self._last = (os.fstat(file.fileno()).st_ino, content)
+        self.file.save(self.document)

@@ -44,3 +44,27 @@ class Report {
 }
 module.exports = Report;
 """
+
+#: What webpack makes in development mode, as far as it tells what was built: each module under its name.
+BUNDLE = """\
+/******/ (() => {{ // webpackBootstrap
+/******/ 	var __webpack_modules__ = ({{}});
+(() => {{
+/*!{line}*\\
+  !*** {name} ***!
+  \\{line}*/
+{body}
+}})();
+
+/******/ }})()
+;
+//# sourceMappingURL=index.js.map"""
+
+#: The page around a React bundle.
+PREVIEW_PAGE = """\
+<!DOCTYPE html>
+<html>
+	<head><title>Preview</title><script defer src="/preview/index.js"></script></head>
+	<body><div id="myDiv"></div></body>
+</html>
+"""

@@ -141,6 +141,9 @@ def find_jest() -> Path | None:
 
 
 needs_node = pytest.mark.skipif(find_node() is None, reason="no node on PATH")
+needs_java = pytest.mark.skipif(
+    shutil.which("java") is None or shutil.which("javac") is None, reason="no java and javac on PATH"
+)
 needs_jest = pytest.mark.skipif(
     find_node() is None or find_jest() is None,
     reason="no jest: neither on PATH nor in the directory that LEARNPACK_AGENT_JEST names",
@@ -162,11 +165,10 @@ class Toolbox:
     def path(self, pyenv: bool = False) -> str:
         places = [self.shims] if pyenv else []
         places += [self.student_bin, self.tools_bin]
-        jest, node = find_jest(), find_node()
+        jest = find_jest()
         if jest:
             places.append(jest / ".bin")
-        if node:
-            places.append(Path(node).parent)
+        places += [Path(found).parent for found in map(shutil.which, ("node", "java")) if found]
         return os.pathsep.join([*map(str, places), "/usr/local/bin", "/usr/bin", "/bin"])
 
     def environment(self, pyenv: bool = False, **more: str) -> dict[str, str]:
@@ -188,7 +190,7 @@ class Toolbox:
 def make_toolbox(root: Path) -> Toolbox:
     learnpack = root / "learnpack"
     names = {
-        "bin/learnpack": ("server", "main"),
+        "bin/learnpack": ("commands", "main"),
         "node_modules/compile-run/dist/lib/box": ("launchers", "box"),
         "node_modules/shelljs/src/exec-child.js": ("launchers", "exec_child"),
     }

@@ -1,0 +1,377 @@
+"""Server and agent are killed at random moments while a student works and LearnPack writes telemetry of its own.
+
+Thirty times in CI; LEARNPACK_AGENT_KILLS=300 for a long look.  LEARNPACK_AGENT_SEED repeats a sequence of moments.
+
+What can't be demanded of anybody: a document that was whole on the disk for a moment only, or while no agent looked,
+before the server died in the middle of the next write.  Everything that stood there for MARGIN_MS while an agent was
+up has to be in the document at the end, every run of a program that the agent saw from its beginning to its end, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Stage
+from tests.standin.agent import Agent, Event
+from tests.standin.courses import PYTHON, WEB, make_course
+from tests.standin.learnpack import LearnPack
+from tests.standin.score import shown
+from tests.standin.telemetry_file import identities, now_ms
+
+KILLS = int(os.environ.get("LEARNPACK_AGENT_KILLS", "30"))
+SEED = int(os.environ.get("LEARNPACK_AGENT_SEED", "0")) or random.randrange(1, 1_000_000)
+#: What was so long before a kill must have been written down.
+MARGIN_MS = 700
+#: Two times of one thing differ by less.
+SAME_MS = 600
+#: So long after its death a server starts again, if the agent was up all the while: it has to mend the file first.
+START_SECONDS = 10.0
+#: The document is complete so long after the last action.
+DOCUMENT_SECONDS = 25.0
+
+PROGRAMS = ("01-hello", "02-sum", "07-free")
+PAGE = "08-page"
+STEPS = {**{slug: PYTHON[slug] for slug in (*PROGRAMS, "03-reading")}, PAGE: WEB["01-page"]}
+
+pytestmark = pytest.mark.timeout(90 + 4 * KILLS)
+
+Item = dict[str, Any]
+
+
+@dataclass
+class Done:
+    """Something that the student did: `text` tells it apart, `ended` is None where the server died of it or before."""
+
+    kind: str
+    slug: str
+    text: str
+    began: int
+    ended: int | None = None
+
+
+@dataclass
+class Work:
+    """A student who never stops, in the UI and in a terminal, and starts the server again whenever it is gone."""
+
+    stage: Stage
+    course: Path
+    moments: random.Random
+    log: Path
+    done: list[Done] = field(default_factory=list)
+    failed_starts: int = 0
+    servers: int = 0
+    complaint: str | None = None
+    fate: str | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+    server: LearnPack | None = None
+    agent_since: float | None = None
+
+    def go_on(self) -> None:
+        try:
+            while not self.stopping.wait(self.moments.choice([0, 0.02, 0.02, 0.05, 0.1, 0.3, 0.9])):
+                # A server that is killed in the middle of an action: the next turn starts another.
+                with contextlib.suppress(AssertionError, OSError, ValueError):
+                    self.turn(self.living_server())
+        except BaseException as error:
+            self.complaint = f"{type(error).__name__}: {error}"
+            raise
+
+    def living_server(self) -> LearnPack:
+        if self.server is not None and self.server.process is not None and self.server.process.poll() is None:
+            return self.server
+        down_since = time.monotonic()
+        while True:
+            self.servers += 1
+            server = self.stage.learnpack(self.course, own_telemetry=True, STANDIN_WRITES=str(self.log))
+            try:
+                server.start()
+                break
+            except (AssertionError, OSError):
+                server.stop(signal.SIGKILL)
+                self.failed_starts += 1
+            agent_since = self.agent_since
+            if agent_since is not None and time.monotonic() - max(agent_since, down_since) > START_SECONDS:
+                self.complaint = "the server does not start any more"
+                raise SystemExit
+            time.sleep(0.1)
+        self.server = server
+        return server
+
+    def turn(self, server: LearnPack) -> None:
+        number = len(self.done)
+        if self.fate is not None:
+            fate, self.fate = self.fate, None
+            server.spoil(fate)
+        what = self.moments.choices(
+            [self.build, self.build_page, self.build_then_test, self.ask, self.read, self.type], [30, 15, 4, 15, 6, 20]
+        )[0]
+        what(server, number)
+
+    def keep(self, done: Done, act: Callable[[], object]) -> None:
+        self.done.append(done)
+        act()
+        done.ended = now_ms()
+
+    def save_program(self, server: LearnPack | None, number: int) -> tuple[str, str]:
+        slug = self.moments.choice(PROGRAMS)
+        text = f"# run {number}\nprint({number})\n"
+        if server is None:
+            (self.course / f"exercises/{slug}/app.py").write_text(text)
+        else:
+            server.open(slug)
+            server.save(slug, text)
+        return slug, text
+
+    def build(self, server: LearnPack, number: int) -> None:
+        slug, text = self.save_program(server, number)
+        self.keep(Done("compilations", slug, text, now_ms()), lambda: server.build(slug))
+
+    def build_page(self, server: LearnPack, number: int) -> None:
+        server.open(PAGE)
+        self.keep(Done("compilations", PAGE, "", now_ms()), lambda: server.build(PAGE))
+
+    def build_then_test(self, server: LearnPack, number: int) -> None:
+        """The test blocks the server right after the build's telemetry was truncated: the file is empty meanwhile."""
+        slug, text = self.save_program(server, number)
+        slug = "01-hello" if "test.py" not in STEPS[slug] else slug
+        (self.course / f"exercises/{slug}/app.py").write_text(text)
+        done = Done("tests", slug, text, now_ms())
+        self.done.append(Done("compilations", slug, text, now_ms()))
+        self.done.append(done)
+        first, second = server.send_both({"do": "build", "slug": slug}, {"do": "test", "slug": slug})
+        first.result()
+        self.done[-2].ended = now_ms()
+        second.result()
+        done.ended = now_ms()
+
+    def ask(self, server: LearnPack, number: int) -> None:
+        slug, question = self.moments.choice(PROGRAMS), f"question {number}?"
+        self.keep(Done("ai_interactions", slug, question, now_ms()), lambda: server.ask_tutor(slug, question, "no"))
+
+    def read(self, server: LearnPack, number: int) -> None:
+        server.open("03-reading")
+
+    def type(self, server: LearnPack, number: int) -> None:
+        slug, text = self.save_program(None, number)
+        command = ["python", f"exercises/{slug}/app.py"]
+        environment = self.stage.toolbox.environment()
+        run = subprocess.DEVNULL
+        self.keep(
+            Done("compilations", slug, text, now_ms()),
+            lambda: subprocess.run(command, cwd=self.course, env=environment, stdin=run, stdout=run, stderr=run),
+        )
+
+
+@dataclass
+class Scene:
+    work: Work
+    lives: list[tuple[int, int]]
+    events: list[Event]
+    document: dict[str, Any]
+    #: What the server ever wrote whole, and of that what an agent had time to read.
+    whole: list[Item]
+    due: list[Item]
+
+    @property
+    def label(self) -> str:
+        work = self.work
+        return f"seed {SEED}: {len(work.done)} things done, {work.servers} servers, {work.failed_starts} did not start"
+
+    def was_watched(self, done: Done) -> bool:
+        """Whether one life of the agent saw it from before its beginning to well after its end."""
+        ended = done.ended
+        if ended is None:
+            return False
+        return any(ready + 50 <= done.began and ended <= killed - MARGIN_MS for ready, killed in self.lives)
+
+
+def start_agent(agent: Agent, work: Work) -> int:
+    """Returns since when it is ready."""
+    agent.start()
+    work.agent_since = time.monotonic()
+    return now_ms()
+
+
+def kill_at_random(agent: Agent, work: Work, moments: random.Random, ready: int) -> list[tuple[int, int]]:
+    """Thirty kills; returns from when to when each agent was up, the first one since `ready`."""
+    lives: list[tuple[int, int]] = []
+    for _ in range(KILLS):
+        time.sleep(moments.choice([moments.uniform(0, 0.1), moments.uniform(0.1, 0.6), moments.uniform(0.6, 1.2)]))
+        if work.complaint is not None:
+            break
+        victim = moments.choices(["agent", "server", "both", "truncated", "half", "older_last"], [10, 6, 4, 4, 4, 2])[0]
+        if victim in ("server", "both") and work.server is not None and work.server.process is not None:
+            work.server.process.kill()
+        if victim in ("agent", "both"):
+            work.agent_since = None
+            lives.append((ready, now_ms()))
+            agent.kill()
+            ready = start_agent(agent, work)
+        if victim in ("truncated", "half", "older_last"):
+            work.fate = victim
+    lives.append((ready, 0))
+    return lives
+
+
+def read_log(log: Path, lives: list[tuple[int, int]]) -> tuple[list[Item], list[Item]]:
+    """What stood whole on the disk at any time, and what stood there so long that an agent must have read it."""
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    whole: dict[str, Item] = {}
+    due: dict[str, Item] = {}
+    for number, line in enumerate(lines):
+        if line["what"] != "whole":
+            continue
+        until = lines[number + 1]["at"] if number + 1 < len(lines) else lives[-1][1]
+        read = any(min(until, killed) - max(line["at"], ready) >= MARGIN_MS for ready, killed in lives)
+        for item in line["has"]:
+            whole[json.dumps(item)] = item
+            if read:
+                due[json.dumps(item)] = item
+    return list(whole.values()), list(due.values())
+
+
+@pytest.fixture(scope="module")
+def scene(long_stage: Stage) -> Scene:
+    moments = random.Random(SEED)
+    course = make_course(long_stage.directory / "course", STEPS)
+    agent = long_stage.agent(course)
+    log = long_stage.directory / "writes.jsonl"
+    work = Work(long_stage, course, random.Random(moments.random()), log)
+    # The login is from an earlier day.
+    session = course / ".learn/.session/05e0e91281041156e1ad7112f0238c2b"
+    session.parent.mkdir()
+    session.write_text(json.dumps({"key": "bc-payload", "value": {"token": "t", "user_id": 1}}))
+    ready = start_agent(agent, work)
+    worker = threading.Thread(target=work.go_on)
+    worker.start()
+    try:
+        lives = kill_at_random(agent, work, moments, ready)
+    finally:
+        work.stopping.set()
+        worker.join()
+    assert work.complaint is None, f"seed {SEED}: {work.complaint}\n{agent.log}"
+    server = work.living_server()
+    time.sleep(MARGIN_MS / 1000)
+    server.stop()
+    expected = {done.text for done in work.done if done.kind == "compilations" and done.ended and done.text}
+
+    def is_complete(_: list[Event]) -> bool:
+        with contextlib.suppress(ValueError):
+            return expected <= set(texts_in(agent.document() or {"steps": []}, "compilations"))
+        return False
+
+    agent.wait_for(is_complete, seconds=DOCUMENT_SECONDS)
+    time.sleep(MARGIN_MS / 1000)
+    lives[-1] = (lives[-1][0], now_ms())
+    assert agent.stop() == 0, agent.log
+    whole, due = read_log(log, lives)
+    document = agent.document()
+    assert document is not None
+    return Scene(work, lives, agent.events(), document, whole, due)
+
+
+def texts_in(document: dict[str, Any], kind: str) -> Counter[str]:
+    """The programs that ran, or the questions that were asked, each as often as it is there."""
+    name = "student_message" if kind == "ai_interactions" else "source_code"
+    rows = [row[name] for step in document["steps"] for row in step[kind] if step["slug"] != PAGE]
+    return Counter(row if kind == "ai_interactions" else base64.b64decode(row).decode() for row in rows)
+
+
+def nearest(truths: list[int], found: list[int]) -> dict[int, int]:
+    """Pairs of indexes, the nearest times first; none that are more than SAME_MS apart."""
+    near = sorted((abs(truth - one), i, j) for i, truth in enumerate(truths) for j, one in enumerate(found))
+    pairs: dict[int, int] = {}
+    for distance, i, j in near:
+        if distance <= SAME_MS and i not in pairs and j not in pairs.values():
+            pairs[i] = j
+    return pairs
+
+
+def milliseconds(at: Any) -> int:
+    return round(datetime.fromisoformat(at).timestamp() * 1000) if isinstance(at, str) else int(at)
+
+
+def test_the_torture_was_one(scene: Scene) -> None:
+    assert len(scene.lives) > KILLS / 5 and scene.work.servers > KILLS / 5, scene.label
+    assert scene.whole and scene.due, f"{scene.label}: LearnPack's file never stood whole for long enough"
+
+
+def test_each_run_of_a_program_is_one_event(scene: Scene) -> None:
+    for event, kind in (("compile", "compilations"), ("test", "tests")):
+        rows = [row for row in scene.events if row["event"] == event and row["step_slug"] != PAGE]
+        runs = Counter(row["source_code"] for row in rows)
+        doubled = {text: number for text, number in runs.items() if number > 1 and text is not None}
+        assert not doubled, f"{scene.label}: {doubled}"
+        known = {done.text for done in scene.work.done if done.kind == kind} | {None}
+        stubs = {STEPS[slug]["app.py"] for slug in PROGRAMS}
+        assert set(runs) <= known | stubs, f"{scene.label}: {set(runs) - known}"
+        due = [done for done in scene.work.done if done.kind == kind and done.text and scene.was_watched(done)]
+        lost = [done for done in due if done.text not in runs]
+        assert not lost, f"{scene.label}: {len(lost)} of {len(due)} lost: {lost[:5]}"
+        if event == "compile":
+            assert {row["exit_code"] for row in rows} <= {0, None}, scene.label
+
+
+def test_each_run_is_once_in_the_document_too(scene: Scene) -> None:
+    for event, kind in (("compile", "compilations"), ("test", "tests")):
+        rows = [row["source_code"] for row in scene.events if row["event"] == event and row["step_slug"] != PAGE]
+        in_journal, in_document = Counter(row or "" for row in rows), texts_in(scene.document, kind)
+        assert in_document == in_journal, f"{scene.label}: {in_document - in_journal} and {in_journal - in_document}"
+
+
+def test_each_build_of_a_page_is_one_event(scene: Scene) -> None:
+    events = [row for row in scene.events if row["event"] == "compile" and row["step_slug"] == PAGE]
+    asked = [done for done in scene.work.done if done.slug == PAGE]
+    all_of_it = "\n".join([*map(str, asked), *map(shown, events)])
+    pairs = nearest([done.ended or done.began for done in asked], [event["ended_at"] for event in events])
+    lost = [done for number, done in enumerate(asked) if number not in pairs and scene.was_watched(done)]
+    assert not lost, f"{scene.label}: {lost} are lost\n{all_of_it}"
+    invented = [shown(event) for number, event in enumerate(events) if number not in pairs.values()]
+    assert not invented, f"{scene.label}: builds that nobody asked for: {invented}\n{all_of_it}"
+    (step,) = [step for step in scene.document["steps"] if step["slug"] == PAGE]
+    assert len(step["compilations"]) == len(events), f"{scene.label}\n{step['compilations']}\n{all_of_it}"
+
+
+def test_nothing_that_stood_whole_in_learnpacks_file_is_missing(scene: Scene) -> None:
+    final = identities(scene.document)
+    for item in scene.due:
+        same = [one for one in final if (one["slug"], one["kind"]) == (item["slug"], item["kind"])]
+        if item["slug"] != PAGE:
+            found = sum(one["text"] == item["text"] for one in same)
+        else:
+            # LearnPack gives them no source.
+            ended = milliseconds(item["ended"])
+            found = int(any(abs(milliseconds(one["ended"]) - ended) <= SAME_MS for one in same))
+        assert found == 1, f"{scene.label}: {item} is there {found} times"
+
+
+def test_each_conversation_is_one_event_and_one_row(scene: Scene) -> None:
+    told = Counter(row["student_message"] for row in scene.events if row["event"] == "ai_interaction")
+    rows = texts_in(scene.document, "ai_interactions")
+    assert max(told.values(), default=1) == max(rows.values(), default=1) == 1, scene.label
+    due = {item["text"] for item in scene.due if item["kind"] == "ai_interactions"}
+    assert due <= set(rows), f"{scene.label}: {due - set(rows)}"
+    assert due <= set(told), f"{scene.label}: {due - set(told)}"
+
+
+def test_the_numbers_of_the_journal_ascend_and_every_event_has_evidence(scene: Scene) -> None:
+    numbers = [row["number"] for row in scene.events]
+    assert numbers == sorted(set(numbers)), scene.label
+    assert len({row["id"] for row in scene.events}) == len(scene.events), scene.label
+    assert all(row["evidence"] for row in scene.events), scene.label
