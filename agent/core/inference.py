@@ -46,7 +46,7 @@ from .observations import (
     SensorChanged,
     TestsCompared,
 )
-from .processes import ProcessTree
+from .processes import FinishedRun, ProcessTree
 from .queue import QueuePosition, news
 from .runs import Runs
 from .sessions import Session, Sessions
@@ -81,6 +81,7 @@ class Snapshot:
     first_tests: Mapping[str, str] = field(default_factory=dict)
     presence: OpenVisit | None = None
     coverage: CoverageState | None = None
+    unsure: tuple[FinishedRun, ...] = ()
 
 
 class Inference:
@@ -101,6 +102,7 @@ class Inference:
         self._steps.opened, self._steps.completed = set(kept.opened), set(kept.completed)
         self._runs = Runs(self._notes, self._sessions, self._steps, lambda: self._course)
         self._runs.first_tests, self._runs.learnpack_step = dict(kept.first_tests), kept.config_current
+        self._runs.unsure = list(kept.unsure)
         self._queue = kept.queue
         self._config_known = kept.queue is not None
         self._gone = None if kept.gone_since is None else (kept.gone_since, "the course was gone")
@@ -133,6 +135,7 @@ class Inference:
             first_tests=dict(self._runs.first_tests),
             presence=self._presence.visit,
             coverage=self._coverage.state,
+            unsure=tuple(self._runs.unsure),
         )
 
     @property
@@ -206,7 +209,7 @@ class Inference:
 
     def next_deadline(self) -> int | None:
         """The time (ms) at which `handle_deadline` may conclude something, None if only an observation can."""
-        parts = (self._tree, self._builds, self._sessions)
+        parts = (self._tree, self._builds, self._runs, self._sessions)
         times = [due for part in parts if (due := part.next_deadline()) is not None]
         return min((*times, *self._steps.deadlines()), default=None)
 
@@ -219,6 +222,7 @@ class Inference:
         for run in self._tree.handle_deadline(now):
             self._runs.finished(run, now)
         self._built(self._builds.handle_deadline(now))
+        self._runs.handle_deadline(now)
         self._sessions.handle_deadline(now)
 
     def _take(self) -> list[Event]:

@@ -107,6 +107,11 @@ class FinishedRun:
     failed_tests: tuple[str, ...] | None = None
 
     @property
+    def is_unseen(self) -> bool:
+        """Whether only compile-run's box was seen: neither the step nor the end of the program is known."""
+        return self.purpose.alternatives and not self.purpose.targets and is_build_launcher(self.argv)
+
+    @property
     def failed(self) -> bool:
         return self.signal is not None or (self.exit_code is not None and self.exit_code != 0)
 

@@ -25,6 +25,10 @@ from .steps import Steps, name_of
 _RECORDED = 32
 #: So many steps that are no more.
 _FORMER = 64
+#: A build of which only the box was seen waits so long for LearnPack's own telemetry: it is told 3 s after its end.
+UNSURE_MS = 6_000
+#: How far LearnPack's times of a build are from its box's: 20 ms (measured), more on a loaded machine.
+_SAME_BOX_MS = 250
 #: compile-run starts the program's box right after the compiler's has ended.
 NEXT_BOX_MS = 1_000
 
@@ -46,10 +50,28 @@ class Runs:
         self._former: dict[str, Step] = {}  # steps that are no more, by their path
         self._recorded: list[RunRecorded] = []
         self._compiled: FinishedRun | None = None  # LearnPack's compiler did its work; the program follows
+        self.unsure: list[FinishedRun] = []  # builds of which only the box was seen
 
     # --- from the process table ---
 
     def finished(self, run: FinishedRun, now: int) -> None:
+        """A run is over.  Where only the box of a build was seen, LearnPack may know more of it: wait for that."""
+        if run.is_unseen and run.ended_at is not None:
+            self.unsure.append(run)
+            self._notes.unsaved = True
+        else:
+            self._finished(run, now)
+
+    def next_deadline(self) -> int | None:
+        return min(((run.ended_at or 0) + UNSURE_MS for run in self.unsure), default=None)
+
+    def handle_deadline(self, now: int) -> None:
+        due = [run for run in self.unsure if now >= (run.ended_at or 0) + UNSURE_MS]
+        self.unsure = [run for run in self.unsure if run not in due]
+        for run in due:
+            self._finished(run, now)
+
+    def _finished(self, run: FinishedRun, now: int) -> None:
         course = self._course()
         if course is None:
             return
@@ -170,7 +192,11 @@ class Runs:
                 self._steps.complete(step, at, (self._notes.evidence(at, words),), self._modified(step))
             return
         self._recorded = [*self._recorded[1 - _RECORDED :], seen]
-        evidence = (self._notes.evidence(at, "LearnPack's own telemetry.json tells of it; it was not seen"),)
+        box = self._box_of(seen)
+        words = "LearnPack's own telemetry.json tells of it; it was not seen"
+        if box is not None:
+            words = "LearnPack's own telemetry.json tells which step it was of, and how it ended"
+        evidence = (*(box.evidence if box is not None else ()), self._notes.evidence(at, words))
         if step.slug not in self._steps.opened:
             self._steps.open_in_the_past(step, seen.started_at, evidence)
         has_texts = seen.stdout is not None or seen.stderr is not None
@@ -189,6 +215,15 @@ class Runs:
             whole=is_test and step.is_testable,  # LearnPack's button runs the whole test file
         )
         self._conclude(step, is_test, run, None, at, evidence)
+
+    def _box_of(self, seen: RunRecorded) -> FinishedRun | None:
+        """The build of which only the box was seen, if this is LearnPack's record of it; it is sure then."""
+        for run in self.unsure:
+            distances = (abs(run.started_at - seen.started_at), abs((run.ended_at or 0) - seen.ended_at))
+            if seen.event == Compile.name and max(distances) <= _SAME_BOX_MS:
+                self.unsure.remove(run)
+                return run
+        return None
 
     def _was_recorded(self, step: Step, event: str, started_at: int, ended_at: int | None) -> bool:
         """Whether LearnPack's record of this run came first, so that it is an event already."""
@@ -233,3 +268,6 @@ class Runs:
     def shift(self, by_ms: int) -> None:
         """The clock was set."""
         self.reports = {slug: replace(report, at=report.at + by_ms) for slug, report in self.reports.items()}
+        self.unsure = [
+            replace(run, started_at=run.started_at + by_ms, ended_at=(run.ended_at or 0) + by_ms) for run in self.unsure
+        ]

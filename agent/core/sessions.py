@@ -33,9 +33,9 @@ class Sessions:
 
     def active(self, at: int, words: str, slug: str | None = None) -> None:
         """The student did something at this time, in this step: a session is open."""
-        if self.open is None:
-            # A run that outlived its session (an hour of silence in it) does not begin the next one in the past.
-            at = max(at, self.ended_at or at)
+        if self.open is None and self.ended_at is not None and at <= self.ended_at:
+            pass  # told late: the session that it belongs to is over
+        elif self.open is None:
             self.open = Session(at, at)
             self._notes.conclude(SessionStart(at, (self._notes.evidence(at, f"first work: {words}"),)))
         elif at > self.open.last_activity:

@@ -24,8 +24,10 @@ from agent.core.observations import (
     QueueRead,
     ReportRead,
     ResetCopyAppeared,
+    RunRecorded,
 )
 from agent.core.processes import LAUNCHER_GRACE_MS
+from agent.core.runs import UNSURE_MS
 from agent.core.steps import EDIT_MS, HINT_MS
 
 from .world import BOX, COURSE, EXEC_CHILD, INCREMENTAL, SERVER, conclude, events_of, executed, exited, queue, told
@@ -120,7 +122,29 @@ def test_a_shim_that_finds_no_program_is_no_run() -> None:
 
 def test_a_build_whose_program_was_too_short_to_be_seen_has_no_exit_code() -> None:
     story: list[Observation] = [*SERVED, executed(1000, 20, BOX, parent=10), exited(1200, 20, signal=15)]
-    assert conclude(story) == [*OPENED, "compile 01-hello None @1000-1200 learnpack"]
+    assert conclude(story, until=1200 + UNSURE_MS - 1) == OPENED  # LearnPack's own telemetry may tell more
+    assert conclude(story, until=1200 + UNSURE_MS) == [*OPENED, "compile 01-hello None @1000-1200 learnpack"]
+
+
+def test_such_a_build_belongs_to_the_step_that_learnpack_names() -> None:
+    box: list[Observation] = [*SERVED, executed(1000, 20, BOX, parent=10), exited(1200, 20, signal=15)]
+    told_of = RunRecorded(4_300, "04-more", "compile", 994, 1_202, 0)
+    assert conclude([*box, told_of], until=60_000) == [
+        *OPENED,
+        "open_step 04-more @994",
+        "compile 04-more 0 @994-1202 learnpack",
+    ]
+    another = RunRecorded(4_300, "04-more", "compile", 2_000, 2_200, 0)
+    assert "compile 01-hello None @1000-1200 learnpack" in conclude([*box, another], until=60_000)
+
+
+def test_such_a_build_is_told_after_a_restart_and_opens_no_session_that_is_over() -> None:
+    inference = Inference()
+    story = [*SERVED, executed(1000, 20, BOX, parent=10), exited(1200, 20, signal=15), exited(2000, 10, 0)]
+    conclude([*story, AgentStopped(2_500)], inference=inference)
+    again = Inference.resumed(inference.snapshot())
+    later: list[Observation] = [AgentStarted(3_000), CourseRead(3_000, COURSE)]
+    assert conclude(later, until=60_000, inference=again)[1:] == ["compile 01-hello None @1000-1200 learnpack"]
 
 
 def test_a_program_that_replaces_itself_is_still_that_run() -> None:
