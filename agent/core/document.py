@@ -35,7 +35,17 @@ from typing import Any
 from .codec import valid_text
 from .course import Course, Step
 from .events import Output, Run
-from .learnpack_forms import LISTS, OUTPUTS, Span, encoded, milliseconds, same_keys, session_pairs, united_durations
+from .learnpack_forms import (
+    LISTS,
+    OUTPUTS,
+    Span,
+    encoded,
+    encoded_size,
+    milliseconds,
+    same_keys,
+    session_pairs,
+    united_durations,
+)
 
 #: The events that are a student's act; the latest is `last_interaction_at`.
 ACTS = ("open_step", "compile", "test", "reset_step", "ai_interaction")
@@ -179,6 +189,8 @@ def attempt(run: Run, event_id: str, learnpack: Mapping[str, Any] | None = None,
     document |= {key: value for key, value in theirs.items() if value is not None and key != "event_id"}
     for name in OUTPUTS:
         text = None if omitted else getattr(run, name)
+        if name == "stderr" and not omitted:
+            text = text or run.message or text  # where LearnPack has it, and whoever reads its documents
         learnpacks = document.get(name)
         is_whole = name == "source_code" or run.output is Output.FULL
         if text is not None and (is_whole or not learnpacks):
@@ -198,6 +210,7 @@ def attempt(run: Run, event_id: str, learnpack: Mapping[str, Any] | None = None,
 def size_beside_texts(run: Run) -> int:
     """About how many bytes of an attempt go with its texts: they are left out with them."""
     results = sum(len(result.name.encode("utf-8", "replace")) + 40 for result in run.results)
+    results += encoded_size(run.message) if run.message else 0
     return results + sum(30 for size in (run.stdout_size, run.stderr_size) if size is not None)
 
 

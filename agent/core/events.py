@@ -101,7 +101,8 @@ class Run:
 
     `output` says what `stdout` and `stderr` are worth: all that was printed ("full"), a part of it or what LearnPack
     made of it ("partial"), nothing ("none").  `stdout_size` and `stderr_size` are the bytes that were printed, None
-    where not known.  `results` are the single tests, as far as the test runner told them.  `tests_modified`: the test
+    where not known.  `results` are the single tests, as far as the test runner told them; `message` is
+    what its report says of those that failed (jest in LearnPack prints nothing).  `tests_modified`: the test
     file is another one than came with the course; None where that is not known, or for a compile.
     """
 
@@ -119,6 +120,7 @@ class Run:
     stdout_size: int | None = None
     stderr_size: int | None = None
     results: tuple[TestResult, ...] = ()
+    message: str | None = None
     tests_modified: bool | None = None
 
 

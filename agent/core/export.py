@@ -35,7 +35,8 @@ def public(number: int, record_id: str, event: Event, learnpack: Mapping[str, An
 
     - compile, test: started_at, ended_at, exit_code, signal, source_code, stdout, stderr, output, command (the argv as
       a list), origin, stdout_size and stderr_size (bytes that were printed, None where not known), results (a list of
-      {name, status}, empty where single tests are not known), tests_modified; a test also whole
+      {name, status}, empty where single tests are not known), message (what the runner's report says of them, or None),
+      tests_modified; a test also whole
     - open_step, session_end: left, the visit that ends there: {step_slug, started_at, ended_at, active_ms} or None
     - complete_step: tests_modified (None where not known)
     - ai_interaction: started_at, ended_at, student_message, ai_response, source_code
@@ -104,6 +105,7 @@ def _run(run: Run) -> dict[str, Any]:
         "stdout_size": run.stdout_size,
         "stderr_size": run.stderr_size,
         "results": [{"name": one.name, "status": one.status} for one in run.results],
+        "message": run.message,
         "tests_modified": run.tests_modified,
     }
 

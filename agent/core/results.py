@@ -34,10 +34,7 @@ def run_of(course: Course, step: Step, target: str, run: FinishedRun, report: Re
     if source is None or "\0" in source:  # a test's source is the entry file; a compiled program is no source
         source = texts.get(entry_of(course, step) or "")
     stdout, stderr = run.stdout, run.stderr
-    output = _worth(stdout, stderr)
-    if report is not None and report.message and not (stderr is not None and stderr.text):
-        stderr = Captured(report.message, len(report.message.encode("utf-8", "surrogatepass")))
-        output = output if output is Output.FULL else Output.PARTIAL
+    message = (report.message or None) if report is not None else None
     return Run(
         started_at=run.started_at,
         ended_at=run.ended_at,
@@ -48,17 +45,18 @@ def run_of(course: Course, step: Step, target: str, run: FinishedRun, report: Re
         source_code=source,
         stdout=stdout.text if stdout is not None else None,
         stderr=stderr.text if stderr is not None else None,
-        output=output,
+        output=_worth(stdout, stderr, message),
         whole=run.purpose.whole and target in step.tests,
         stdout_size=stdout.size if stdout is not None else None,
         stderr_size=stderr.size if stderr is not None else None,
         results=_results(step, run, report),
+        message=message,
     )
 
 
-def _worth(stdout: Captured | None, stderr: Captured | None) -> Output:
+def _worth(stdout: Captured | None, stderr: Captured | None, message: str | None) -> Output:
     if stdout is None and stderr is None:
-        return Output.NONE
+        return Output.NONE if message is None else Output.PARTIAL
     is_all = stdout is not None and stderr is not None and stdout.whole and stderr.whole
     return Output.FULL if is_all else Output.PARTIAL
 

@@ -43,6 +43,7 @@ RUN = [
     "stdout_size",
     "stderr_size",
     "results",
+    "message",
     "tests_modified",
 ]
 
@@ -91,6 +92,7 @@ def test_a_test_is_told_whole_and_decoded() -> None:
         "stdout_size": None,
         "stderr_size": None,
         "results": [],
+        "message": None,
         "tests_modified": None,
         "whole": True,
     }
