@@ -100,6 +100,7 @@ class Agent:
         self._document = DocumentKeeper(
             DocumentFile(course.root, self._journal, base=course.base, limit=config.document_max_mb << 20),
             lambda: self._inference.learnpack_since,
+            lambda: self._inference.learnpack_is_testing,
             self._conclude_recorded,
             lambda trouble: self._put_status(document=trouble),
         )

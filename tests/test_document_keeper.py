@@ -26,11 +26,14 @@ class Desk:
         self.path.parent.mkdir(parents=True)
         self.journal = journal
         self.learnpack_since: int | None = None
+        self.is_testing = False
         self.concluded: list[Observation] = []
         self.is_durable = True
         self.troubles: list[str | None] = []
         file = DocumentFile(directory / "course", journal)
-        self.keeper = DocumentKeeper(file, lambda: self.learnpack_since, self._conclude, self.troubles.append)
+        self.keeper = DocumentKeeper(
+            file, lambda: self.learnpack_since, lambda: self.is_testing, self._conclude, self.troubles.append
+        )
 
     def _conclude(self, observations: list[Observation]) -> bool:
         self.concluded += observations
@@ -130,6 +133,19 @@ def test_a_document_that_is_whole_again_in_time_is_left_alone(desk: Desk) -> Non
     desk.learnpack_writes(DOCUMENT)
     desk.work()
     assert desk.path.read_text() == DOCUMENT
+
+
+def test_an_empty_document_of_a_server_that_tests_is_waited_for(desk: Desk) -> None:
+    desk.learnpack_since, desk.is_testing = now_ms() - 60_000, True
+    desk.keeper.handle(now_ms(), COURSE)
+    desk.learnpack_writes("")
+    desk.keeper.handle(now_ms(), COURSE)
+    for _ in range(5):
+        desk.keeper.handle(desk.keeper.deadline() or 0, COURSE)
+    assert desk.path.read_text() == ""
+    desk.is_testing = False
+    desk.keeper.handle(desk.keeper.deadline() or 0, COURSE)
+    assert desk.written
 
 
 def test_a_course_that_is_gone_is_not_made_again(desk: Desk) -> None:

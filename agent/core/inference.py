@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from .builds import Build, Builds
+from .commands import parameter_file
 from .course import Course, is_source_file
 from .coverage import Coverage, CoverageState
 from .events import Event
@@ -152,6 +153,11 @@ class Inference:
         """Since when a LearnPack server of this course lives (ms), None if none is known."""
         return min((server.started_at for server in self._tree.servers()), default=None)
 
+    @property
+    def learnpack_is_testing(self) -> bool:
+        """Whether a test of LearnPack's goes on: its server does nothing else meanwhile, not even finish a write."""
+        return any(process.alive and parameter_file(process.argv) is not None for process in self._tree)
+
     # --- the three entrances ---
 
     def receive(self, seen: Observation) -> list[Event]:
@@ -286,7 +292,7 @@ class Inference:
         for entry in new:
             if not entry.is_preview:
                 self._queue_entry(entry, seen.at, is_baseline)
-            elif not is_baseline:
+            elif seen.at >= self._started_at:  # when a build from before the agent began was, only LearnPack knows
                 self._window_opened(seen)
 
     def _queue_entry(self, entry: QueueEntry, at: int, is_baseline: bool) -> None:

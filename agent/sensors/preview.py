@@ -21,7 +21,7 @@ _NEWEST = 3
 
 #: What a build writes, and what of it webpack makes.
 BUILT = (".html", ".css", ".js", ".map")
-BUNDLE = "index.js"
+PAGE, BUNDLE = "index.html", "index.js"
 _SCRIPTS = (".js", ".map")
 
 #: What webpack 4 and 5 put in the place of a module that they could not find or build.
@@ -38,7 +38,11 @@ def with_preview(course: Course, seen: QueueRead, current: str | None) -> QueueR
     if not ended:
         return seen
     opened = [entry.slug for entry in seen.entries[: ended[-1]] if entry.name == "start_exercise"]
-    return replace(seen, preview=built(course, opened[-1] if opened else current))
+    slug = opened[-1] if opened else current
+    step = course.step_named(slug or "")
+    # Only webpack builds while another step is open, and leaves its bundle for ever.
+    name = PAGE if step is not None and step.language == "html" else BUNDLE
+    return replace(seen, preview=built(course, slug, name))
 
 
 def built(course: Course, current: str | None, name: str = BUNDLE) -> Preview:
@@ -79,7 +83,8 @@ def _source_of(course: Course, step: Step | None) -> FileText | None:
     """The step's entry file as it is now; None where there is none that can be read."""
     entry = entry_of(course, step) if step is not None else None
     content = _content(course, entry) if entry is not None else None
-    return None if entry is None or content is None else FileText(entry, content.decode("utf-8", "replace"))
+    # An empty one is being saved at this moment, as a rule.
+    return FileText(entry, content.decode("utf-8", "replace")) if entry is not None and content else None
 
 
 def _scan_bundle(course: Course) -> tuple[Step | None, bool | None]:

@@ -24,6 +24,7 @@ import orjson
 
 from ..core.codec import cleaned
 from ..core.course import Course
+from ..core.events import Origin
 from ..core.learnpack_forms import (
     LISTS,
     PRIVATE,
@@ -40,6 +41,9 @@ from .json_pieces import Unreadable, take_apart
 
 #: The fact that says since when (ms) this journal is kept.
 SINCE = "since"
+
+#: How far LearnPack's times are from its launcher's: 20 ms (measured), more on a loaded machine.
+CLOSE_MS = 250
 
 #: The kinds of which each element is an event.
 CONCLUDED = frozenset(("compile", "test", "ai_interaction"))
@@ -332,6 +336,26 @@ def spans(journal: Journal, kind: str, slug: str) -> list[Span]:
 
 def same_runs(journal: Journal, kind: str, slug: str) -> dict[int, int]:
     """Which of our runs LearnPack recorded too: the record's number → the adopted row's key."""
-    query = "SELECT number, started_at, ended_at FROM records WHERE step_slug=? AND event=?"
-    ours = [Span(*found) for found in journal.connection.execute(query, (slug, kind))]
-    return pairs(ours, spans(journal, kind, slug)) if ours else {}
+    query = (
+        "SELECT number, started_at, ended_at, json_extract(body, '$.run.origin') FROM records"
+        " WHERE step_slug=? AND event=?"
+    )
+    ours: dict[str, list[Span]] = {}
+    for *span, origin in journal.connection.execute(query, (slug, kind)):
+        ours.setdefault(origin, []).append(Span(*span))
+    if not ours:
+        return {}
+    theirs = spans(journal, kind, slug)
+    same = pairs(ours.get(Origin.LEARNPACK, []), theirs)
+    # Of a server that could not be seen as one, the agent knows only that the run was on no terminal.
+    left = [span for span in theirs if span.key not in same.values()]
+    others = [one for one in ours.get(Origin.OTHER, []) if any(_is_close(one, other) for other in left)]
+    return same | pairs(others, left)
+
+
+def _is_close(one: Span, other: Span) -> bool:
+    """Whether two records have the same start and end, as a launcher's and LearnPack's have."""
+    ends = (one.ended_at, other.ended_at)
+    return abs(one.started_at - other.started_at) <= CLOSE_MS and (
+        ends[0] is None or ends[1] is None or abs(ends[0] - ends[1]) <= CLOSE_MS
+    )

@@ -223,7 +223,7 @@ def test_position_zero_is_opened_too(scene: Scene) -> None:
 
 def test_the_agent_leaves_only_telemetry_json_in_the_course(scene: Scene) -> None:
     ours = {".learn": {path.name for path in (scene.course / ".learn").iterdir()}}
-    standins = {"config.json", "dist", "reports", "resets", "vscode_queue.json"}
+    standins = {".session", "config.json", "dist", "reports", "resets", "vscode_queue.json"}
     assert ours[".learn"] - scene.files_before - standins == {"telemetry.json"}
     assert not list(scene.course.glob("*learnpack*"))
 

@@ -28,20 +28,16 @@ def course(tmp_path: Path) -> Path:
     return course
 
 
-def now() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def sessions(events: list[Event]) -> list[str]:
     return [event["event"] for event in events if event["event"].startswith("session_")]
 
 
 def test_a_server_that_was_there_first_is_found(stage: Stage, course: Path) -> None:
     learnpack = stage.learnpack(course).start()
-    learnpack.open("01-hello")
+    opened = learnpack.open("01-hello")["at"]
     agent = stage.agent(course).start()
-    # The step that is open now may be concluded, at the time of the start.
-    learnpack.truth[:] = [Truth("open_step", "01-hello", now(), now(), optional=True)]
+    # The step that is open when the agent starts may be concluded, at the time of its opening.
+    learnpack.truth[:] = [Truth("open_step", "01-hello", opened, opened, optional=True)]
     learnpack.build("01-hello")
     learnpack.save("01-hello", "print('hello')\n")
     tested = learnpack.test("01-hello")

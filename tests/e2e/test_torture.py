@@ -99,7 +99,9 @@ class Work:
         down_since = time.monotonic()
         while True:
             self.servers += 1
-            server = self.stage.learnpack(self.course, own_telemetry=True, STANDIN_WRITES=str(self.log))
+            # A killed server leaves its temporary files: in a directory that no other test looks at.
+            log, temporary = str(self.log), str(self.log.parent)
+            server = self.stage.learnpack(self.course, own_telemetry=True, STANDIN_WRITES=log, TMPDIR=temporary)
             try:
                 server.start()
                 break

@@ -319,6 +319,7 @@ def test_only_the_directories_that_matter_are_watched(root: Path) -> None:
         assert watcher.sensor._tree.directories == {
             ".",
             ".learn",
+            ".learn/dist",
             ".learn/reports",
             ".learn/resets",
             "exercises",
@@ -327,7 +328,7 @@ def test_only_the_directories_that_matter_are_watched(root: Path) -> None:
             "exercises/02-loop",
         }
         above = len(root.parents)
-        assert watcher.sensor.health.watches == 8 + above
+        assert watcher.sensor.health.watches == 9 + above
 
 
 # --- cost ---

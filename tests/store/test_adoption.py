@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.core.course import Course
+from agent.core.events import Origin
 from agent.store.adoption import Adoption, OtherCourse, adopt, keys_of, rows, same_runs
 from agent.store.journal import Journal, JournalFull
 from agent.store.json_pieces import Unreadable
@@ -248,3 +249,14 @@ def test_the_same_run_is_found_among_the_adopted(journal: Journal) -> None:
     assert same_runs(journal, "test", "01-hello") == {1: second}
     assert same_runs(journal, "compile", "01-hello") == {}
     assert same_runs(journal, "test", "02-loop") == {}
+
+
+def test_a_run_in_a_terminal_is_never_learnpacks(journal: Journal) -> None:
+    journal.append(
+        [a_test("01-hello", 2, 3.2, origin=Origin.TERMINAL), a_test("01-hello", 2, 3.4, origin=Origin.OTHER)], None
+    )
+    taken(journal, learnpack_document(learnpack_step("01-hello", tests=[attempt(2.5, 3.5)])))
+    assert same_runs(journal, "test", "01-hello") == {}
+    journal.append([a_test("01-hello", 2.51, 3.6, origin=Origin.OTHER)], None)
+    (number,) = same_runs(journal, "test", "01-hello")
+    assert number == 3
