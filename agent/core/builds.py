@@ -34,12 +34,12 @@ _SCRIPTS = (".js", ".map")
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One build that is over.  `exit_code` as LearnPack gives it: 0, or 1 where it failed."""
+    """One build that is over.  `exit_code` as LearnPack gives it: 0, or 1 where it failed; None where not known."""
 
     slug: str
     started_at: int
     ended_at: int
-    exit_code: int
+    exit_code: int | None
     source: str | None
     evidence: tuple[Evidence, ...]
 
@@ -122,7 +122,8 @@ class Builds:
             failed = bundle.failed or (is_same and built.failed is True)
             over.append(bundle.over(bundle.last_at, int(failed), evidence, built))
         elif built.slug:  # a build that wrote nothing new
-            over.append(Build(built.slug, at, at, int(built.failed is True), _text(built), (evidence,)))
+            exit_code = None if built.failed is None else int(built.failed)
+            over.append(Build(built.slug, at, at, exit_code, _text(built), (evidence,)))
         return over
 
     def next_deadline(self) -> int | None:

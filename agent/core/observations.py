@@ -95,7 +95,7 @@ class Preview:
 
     `slug` is the step that it was built from: the one that webpack's bundle names, else the one that is open.
     `failed`: the bundle throws where a module is missing or could not be built, which LearnPack shows all the same;
-    None where there is no bundle.  `source` is the step's entry file.
+    None where the bundle can't be read.  `source` is the step's entry file.
     """
 
     slug: str | None = None

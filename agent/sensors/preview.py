@@ -53,7 +53,7 @@ def built(course: Course, current: str | None, name: str = BUNDLE) -> Preview:
     if name.endswith(_SCRIPTS):
         made_of, failed = _scan_bundle(course)
     else:
-        made_of, failed = _copied_from(course, current, name), None
+        made_of, failed = _copied_from(course, current, name), False
     step = made_of or course.step_named(current or "")
     return Preview(step.slug if step is not None else None, failed, _source_of(course, step))
 
@@ -94,10 +94,17 @@ def _scan_bundle(course: Course) -> tuple[Step | None, bool | None]:
     could not be built (plugins react 1.1.15, dom 1.1.7: LearnPack's exit code is 1 then, and it opens the window all
     the same).  The file is written whenever it would differ, so it is always that of the last build.
     """
+    step, failed = _scan(course, BUNDLE)
+    if failed is None:  # an opening deletes the previews of the step's visible files, but not the map beside this one
+        step, _ = _scan(course, f"{BUNDLE}.map")
+    return step, failed
+
+
+def _scan(course: Course, name: str) -> tuple[Step | None, bool | None]:
     place = re.compile(rb"\./" + re.escape(os.fsencode(course.exercises)) + rb"/([^/\"\s*]{1,255})/")
     step, failed, rest = None, False, b""
     try:
-        with open(os.path.join(course.root, course.base, PREVIEWS, BUNDLE), "rb", opener=_open_regular) as bundle:
+        with open(os.path.join(course.root, course.base, PREVIEWS, name), "rb", opener=_open_regular) as bundle:
             while chunk := bundle.read(1 << 16):
                 data = rest + chunk
                 failed = failed or _THROWS.search(data) is not None

@@ -80,7 +80,8 @@ def test_a_window_is_a_build_that_went_well() -> None:
 
 
 def test_a_build_whose_copies_were_not_seen_is_one_all_the_same() -> None:
-    assert conclude([*served("01-page"), WINDOW]) == [*OPENED, "compile 01-page 0 @1004-1004 learnpack"]
+    window = replace(WINDOW, preview=Preview("01-page", False))
+    assert conclude([*served("01-page"), window]) == [*OPENED, "compile 01-page 0 @1004-1004 learnpack"]
 
 
 def test_two_builds_are_two() -> None:
@@ -144,7 +145,7 @@ def test_what_webpack_wrote_without_a_window_is_a_build_that_failed_later() -> N
 def test_a_build_that_wrote_nothing_new_is_one_all_the_same() -> None:
     seen = [
         *served("02-react"),
-        queue(60_000, "start_exercise 02-react", f"open_window {URL}", preview=Preview("02-react")),
+        queue(60_000, "start_exercise 02-react", f"open_window {URL}", preview=Preview("02-react", False)),
     ]
     assert conclude(seen)[2:] == ["compile 02-react 0 @60000-60000 learnpack"]
 

@@ -2,7 +2,7 @@
 
 `tests/corpus/NAME.jsonl` is what `run --record` wrote while LearnPack 2.1.34 ran a course (all of them written for this
 project) and its web UI and a terminal were played; only the places of directories were renamed.  `NAME.events` is what
-happened, checked against LearnPack's own telemetry and the player's log; times are ms since the agent began.
+happened, checked against LearnPack's own telemetry and the player's log; times are ms since the first event.
 """
 
 from __future__ import annotations

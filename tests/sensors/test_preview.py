@@ -48,12 +48,12 @@ def bundle(root: Path, *modules: str, padding: int = 0) -> None:
 
 
 def test_the_window_tells_the_step_and_its_source(root: Path) -> None:
-    assert seen(root, opened("03-page"), WINDOW) == Preview("03-page", None, FileText(PAGE, "<p>"))
+    assert seen(root, opened("03-page"), WINDOW) == Preview("03-page", False, FileText(PAGE, "<p>"))
 
 
 def test_the_opening_may_stand_in_the_configuration_only(root: Path) -> None:
     # LearnPack's queue begins anew at each start, and the step that was open then is not in it.
-    assert seen(root, WINDOW, current="03-page") == Preview("03-page", None, FileText(PAGE, "<p>"))
+    assert seen(root, WINDOW, current="03-page") == Preview("03-page", False, FileText(PAGE, "<p>"))
     assert seen(root, WINDOW) == Preview()
 
 
@@ -95,6 +95,13 @@ def test_a_bundle_that_cant_be_read_says_nothing(root: Path) -> None:
     assert seen(root, opened("04-react"), WINDOW) == expected
 
 
+def test_a_bundle_that_an_opening_deleted_is_known_by_its_map(root: Path) -> None:
+    bundle(root, "./exercises/04-react/app.jsx")
+    (root / ".learn/dist/index.js").rename(root / ".learn/dist/index.js.map")
+    expected = Preview("04-react", None, FileText(REACT, "render(1)"))
+    assert seen(root, opened("04-react"), opened("01-add"), WINDOW) == expected
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 def test_each_write_to_the_preview_is_told_also_of_the_same_text(root: Path) -> None:
     write_config(root, "03-page")
@@ -104,7 +111,7 @@ def test_each_write_to_the_preview_is_told_also_of_the_same_text(root: Path) -> 
             watcher.forget()
             page.write_text("<p>")
             assert watcher.wait_for(PreviewWritten).name == "index.html"
-        assert watcher.all(PreviewWritten)[-1].built == Preview("03-page", None, FileText(PAGE, "<p>"))
+        assert watcher.all(PreviewWritten)[-1].built == Preview("03-page", False, FileText(PAGE, "<p>"))
         watcher.forget()
         page.unlink()
         shutil.rmtree(root / ".learn/dist")
@@ -121,7 +128,7 @@ def test_the_queues_window_comes_with_what_was_built(root: Path) -> None:
     with Watcher(root) as watcher:
         watcher.forget()
         (root / ".learn/vscode_queue.json").write_text(json.dumps(queue))
-        assert watcher.wait_for(QueueRead).preview == Preview("03-page", None, FileText(PAGE, "<p>"))
+        assert watcher.wait_for(QueueRead).preview == Preview("03-page", False, FileText(PAGE, "<p>"))
 
 
 def test_a_copy_is_of_the_step_whose_file_it_equals(root: Path) -> None:
@@ -130,7 +137,7 @@ def test_a_copy_is_of_the_step_whose_file_it_equals(root: Path) -> None:
     (root / other).write_text("<h1>")
     (root / ".learn/dist/index.html").write_text("<h1>")
     course = read_course(str(root))
-    assert built(course, "03-page", "index.html") == Preview("05-page", None, FileText(other, "<h1>"))
+    assert built(course, "03-page", "index.html") == Preview("05-page", False, FileText(other, "<h1>"))
     (root / PAGE).write_text("<h1>")
     assert built(course, "03-page", "index.html").slug == "03-page"
     (root / ".learn/dist/index.html").write_text("of nobody")
