@@ -337,6 +337,7 @@ def _repair(arguments: argparse.Namespace) -> int:
     import time
     from pathlib import Path
 
+    from .sensors.learnpack import config_trouble
     from .sensors.processes.servers import server_of
     from .store.adoption import OtherCourse
     from .store.lock import AlreadyRunning, Lock, holder
@@ -367,7 +368,8 @@ def _repair(arguments: argparse.Namespace) -> int:
     finally:
         if lock is not None:
             lock.release()
-    for line in (*done.changes, *(f"can't be mended: {note}" for note in done.notes)):
+    notes = [*done.notes, *filter(None, [config_trouble(course)])]
+    for line in (*done.changes, *(f"can't be mended: {note}" for note in notes)):
         print(_one_line(line))
     if not done.changes:
         print("nothing to mend")

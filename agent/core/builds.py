@@ -49,6 +49,7 @@ class _Writing:
     """Files of the preview that one build wrote, and that no window followed yet."""
 
     slug: str
+    is_sure: bool
     started_at: int
     last_at: int
     names: frozenset[str]
@@ -56,13 +57,24 @@ class _Writing:
     source: str | None
     evidence: Evidence
 
-    def with_one(self, name: str, at: int) -> _Writing:
-        return replace(self, last_at=at, names=self.names | {name})
+    def may_go_on_with(self, other: _Writing, within_ms: int) -> bool:
+        is_one_step = self.slug == other.slug or not (self.is_sure and other.is_sure)
+        return is_one_step and other.last_at - self.last_at <= within_ms
+
+    def with_one(self, name: str, other: _Writing) -> _Writing:
+        """And this file; it may tell for sure which step it is."""
+        whole = replace(self, last_at=other.last_at, names=self.names | {name})
+        if self.is_sure or not other.is_sure:
+            return whole
+        return replace(whole, slug=other.slug, is_sure=True, source=other.source)
 
     def over(self, ended_at: int, exit_code: int, last: Evidence, built: Preview | None = None) -> Build:
         """`built` is what lies in the preview at the end: its source is newer, if it is of this step."""
-        source = _text(built) if built is not None and built.slug == self.slug else None
-        return Build(self.slug, self.started_at, ended_at, exit_code, source or self.source, (self.evidence, last))
+        slug = self.slug
+        if built is not None and built.slug and built.is_sure and not self.is_sure:
+            slug = built.slug
+        source = _text(built) if built is not None and built.slug == slug else None
+        return Build(slug, self.started_at, ended_at, exit_code, source or self.source, (self.evidence, last))
 
     def without_window(self) -> Build:
         words = "no preview window was opened: a file of the step could not be parsed"
@@ -79,21 +91,20 @@ class Builds:
 
     def written(self, step: Step | None, name: str, at: int, built: Preview, evidence: Evidence) -> list[Build]:
         """A file of this name was written to the preview; `built` is what it was made of, `step` the step of that."""
-        new = _Writing(built.slug or "", at, at, frozenset((name,)), built.failed is True, _text(built), evidence)
+        slug, names = built.slug or "", frozenset((name,))
+        new = _Writing(slug, built.is_sure, at, at, names, built.failed is True, _text(built), evidence)
         newest = self._bundles[-1] if self._bundles else None
         language = step.language if step is not None else None
-        if name.endswith(_SCRIPTS) or (newest is not None and at - newest.last_at <= _PAGE_MS):
-            if newest is not None and name not in newest.names and _same_bundle(newest, new):
-                self._bundles[-1] = newest.with_one(name, at)
-            elif name.endswith(_SCRIPTS):
-                self._bundles.append(new)
-        elif language in BUNDLED:
+        within_ms = BUNDLE_MS if name.endswith(_SCRIPTS) else _PAGE_MS
+        if newest is not None and name not in newest.names and newest.may_go_on_with(new, within_ms):
+            self._bundles[-1] = newest.with_one(name, new)
+        elif name.endswith(_SCRIPTS) or language in BUNDLED:
             self._bundles.append(new)
         elif language == "html":
             before = self._copies
             is_in_one_go = before is not None and at - before.last_at <= ONE_GO_MS and new.slug == before.slug
             if before is not None and is_in_one_go and name not in before.names:
-                self._copies = before.with_one(name, at)
+                self._copies = before.with_one(name, new)
             else:  # prettier writes each file once
                 failures = self._no_window()
                 self._copies = new
@@ -118,7 +129,7 @@ class Builds:
         elif bundle is not None:
             # webpack's last file is the end for LearnPack too (11 ms off at most); what it says of it comes after that.
             del self._bundles[0]
-            is_same = built.slug == bundle.slug and len(self._bundles) == 0
+            is_same = not self._bundles and (built.slug == bundle.slug or not bundle.is_sure)
             failed = bundle.failed or (is_same and built.failed is True)
             over.append(bundle.over(bundle.last_at, int(failed), evidence, built))
         elif built.slug:  # a build that wrote nothing new
@@ -152,11 +163,6 @@ class Builds:
 
         self._bundles = [shifted(bundle) for bundle in self._bundles]
         self._copies = shifted(self._copies) if self._copies is not None else None
-
-
-def _same_bundle(one: _Writing, other: _Writing) -> bool:
-    is_page = not any(name.endswith(_SCRIPTS) for name in other.names)
-    return (is_page or one.slug == other.slug) and other.last_at - one.last_at <= BUNDLE_MS
 
 
 def _text(built: Preview) -> str | None:

@@ -93,14 +93,15 @@ class FileText:
 class Preview:
     """What LearnPack built to show it in its preview window (`.learn/dist`), as it is on the disk.
 
-    `slug` is the step that it was built from: the one that webpack's bundle names, else the one that is open.
-    `failed`: the bundle throws where a module is missing or could not be built, which LearnPack shows all the same;
+    `slug` is the step that it was built from: the one that webpack's bundle names or whose page is the same
+    (`is_sure`), else the one that is open.  `failed`: the bundle throws where a module is missing or could not be built, which LearnPack shows all the same;
     None where the bundle can't be read.  `source` is the step's entry file.
     """
 
     slug: str | None = None
     failed: bool | None = None
     source: FileText | None = None
+    is_sure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,23 @@ def is_logged_in(course: Course) -> bool:
     return any(_is_session(os.path.join(directory, name)) for name in names[:_SESSION_FILES])
 
 
+def config_trouble(course: Course) -> str | None:
+    """Why LearnPack can't start on its own config.json, in words; None where it can.
+
+    LearnPack 2.1.34 that is killed in the middle of writing it leaves it empty, and then never starts again.
+    """
+    path = f"{course.base}/config.json"
+    try:
+        _, content = read_regular(os.path.join(course.root, path), LEARNPACK_LIMIT)
+    except OSError:
+        return None
+    try:
+        orjson.loads(content or b"")
+    except orjson.JSONDecodeError:
+        return f"{path} is no JSON, and LearnPack can't start: delete it, LearnPack makes it anew"
+    return None
+
+
 def _is_session(path: str) -> bool:
     try:
         _, content = read_regular(path, LEARNPACK_LIMIT)

@@ -55,7 +55,7 @@ def built(course: Course, current: str | None, name: str = BUNDLE) -> Preview:
     else:
         made_of, failed = _copied_from(course, current, name), False
     step = made_of or course.step_named(current or "")
-    return Preview(step.slug if step is not None else None, failed, _source_of(course, step))
+    return Preview(step.slug if step is not None else None, failed, _source_of(course, step), made_of is not None)
 
 
 def _copied_from(course: Course, current: str | None, name: str) -> Step | None:

@@ -46,10 +46,10 @@ def queue(at: int, *words: str, preview: Preview | None = None) -> QueueRead:
 
 
 def wrote(
-    at: int, name: str, slug: str = "01-page", *, source: str | None = None, failed: bool = False
+    at: int, name: str, slug: str = "01-page", *, source: str | None = None, failed: bool = False, sure: bool = True
 ) -> PreviewWritten:
     text = FileText("exercises/01-page/index.html", source) if source else None
-    return PreviewWritten(at, name, Preview(slug, failed if name.endswith(".js") else None, text))
+    return PreviewWritten(at, name, Preview(slug, failed if name.endswith(".js") else None, text, is_sure=sure))
 
 
 def served(slug: str) -> list[Observation]:
@@ -233,7 +233,7 @@ def test_bundles_that_end_while_a_page_is_open_are_of_the_steps_that_they_name()
         queue(1604, *words, window, preview=Preview("02-react", False)),
         wrote(2000, "index.js", "02-react"),
         wrote(2001, "index.js.map", "02-react"),
-        wrote(2002, "index.html"),
+        wrote(2002, "index.html", "02-react", sure=False),
         queue(2060, *words, window, window, preview=Preview("02-react", False)),
     ]
     assert conclude(seen, until=9_000)[2:] == [
@@ -266,3 +266,15 @@ def test_a_page_of_another_step_may_be_built_too() -> None:
         queue(1004, "start_exercise 02-react", f"open_window {URL}"),
     ]
     assert conclude(seen, until=9_000)[2:] == ["open_step 01-page @1000", "compile 01-page 0 @1000-1004 learnpack"]
+
+
+def test_a_page_tells_for_sure_which_step_a_style_sheet_was_of() -> None:
+    words = ("start_exercise 01-page", "start_exercise 02-react", f"open_window {URL}")
+    seen = [
+        *served("01-page"),
+        queue(1100, *words[:2]),
+        wrote(1200, "styles.css", "02-react", sure=False),
+        wrote(1230, "index.html", "01-page"),
+        queue(1240, *words, preview=Preview("02-react", None)),
+    ]
+    assert conclude(seen, until=9_000)[3:] == ["compile 01-page 0 @1200-1230 learnpack"]

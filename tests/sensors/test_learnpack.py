@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.core import events
 from agent.core.course import Course
 from agent.core.observations import ConfigRead, Observation, QueueEntry, QueueRead, ReportRead
-from agent.sensors.learnpack import parse_learnpack_file, read_learnpack_file
+from agent.sensors.learnpack import config_trouble, parse_learnpack_file, read_learnpack_file
 
 QUEUE = ".learn/vscode_queue.json"
 CONFIG = ".learn/config.json"
@@ -207,3 +207,12 @@ def test_no_report_makes_it_fail(suites: object, tests: object) -> None:
 def test_no_bytes_make_it_fail(content: bytes, path: str) -> None:
     seen = parse_learnpack_file(Course(root="/nowhere", slug="c"), path, content, 1)
     assert seen is None or seen.at == 1
+
+
+@pytest.mark.parametrize(("content", "is_trouble"), [(b"", True), (b'{"config": {', True), (b"{}", False)])
+def test_a_configuration_on_which_learnpack_cant_start_is_told(
+    course: Course, content: bytes, is_trouble: bool
+) -> None:
+    assert config_trouble(course) is None
+    (Path(course.root) / CONFIG).write_bytes(content)
+    assert (config_trouble(course) is not None) is is_trouble

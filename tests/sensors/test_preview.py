@@ -64,7 +64,7 @@ def test_only_a_fresh_window_of_a_plugin_is_looked_at(root: Path) -> None:
 
 def test_a_bundle_names_the_step_that_it_was_made_of(root: Path) -> None:
     bundle(root, "./node_modules/react/index.js", "./exercises/04-react/app.jsx")
-    expected = Preview("04-react", False, FileText(REACT, "render(1)"))
+    expected = Preview("04-react", False, FileText(REACT, "render(1)"), is_sure=True)
     assert seen(root, opened("04-react"), WINDOW) == expected
 
 
@@ -98,7 +98,7 @@ def test_a_bundle_that_cant_be_read_says_nothing(root: Path) -> None:
 def test_a_bundle_that_an_opening_deleted_is_known_by_its_map(root: Path) -> None:
     bundle(root, "./exercises/04-react/app.jsx")
     (root / ".learn/dist/index.js").rename(root / ".learn/dist/index.js.map")
-    expected = Preview("04-react", None, FileText(REACT, "render(1)"))
+    expected = Preview("04-react", None, FileText(REACT, "render(1)"), is_sure=True)
     assert seen(root, opened("04-react"), opened("01-add"), WINDOW) == expected
 
 
@@ -111,7 +111,7 @@ def test_each_write_to_the_preview_is_told_also_of_the_same_text(root: Path) -> 
             watcher.forget()
             page.write_text("<p>")
             assert watcher.wait_for(PreviewWritten).name == "index.html"
-        assert watcher.all(PreviewWritten)[-1].built == Preview("03-page", False, FileText(PAGE, "<p>"))
+        assert watcher.all(PreviewWritten)[-1].built == Preview("03-page", False, FileText(PAGE, "<p>"), is_sure=True)
         watcher.forget()
         page.unlink()
         shutil.rmtree(root / ".learn/dist")
@@ -137,7 +137,7 @@ def test_a_copy_is_of_the_step_whose_file_it_equals(root: Path) -> None:
     (root / other).write_text("<h1>")
     (root / ".learn/dist/index.html").write_text("<h1>")
     course = read_course(str(root))
-    assert built(course, "03-page", "index.html") == Preview("05-page", False, FileText(other, "<h1>"))
+    assert built(course, "03-page", "index.html") == Preview("05-page", False, FileText(other, "<h1>"), True)
     (root / PAGE).write_text("<h1>")
     assert built(course, "03-page", "index.html").slug == "03-page"
     (root / ".learn/dist/index.html").write_text("of nobody")
