@@ -94,8 +94,8 @@ class Preview:
     """What LearnPack built to show it in its preview window (`.learn/dist`), as it is on the disk.
 
     `slug` is the step that it was built from: the one that webpack's bundle names or whose page is the same
-    (`is_sure`), else the one that is open.  `failed`: the bundle throws where a module is missing or could not be built, which LearnPack shows all the same;
-    None where the bundle can't be read.  `source` is the step's entry file.
+    (`is_sure`), else the one that is open.  `failed`: the bundle throws where a module is missing or could not be
+    built, which LearnPack shows all the same; None where the bundle can't be read.  `source` is the step's entry file.
     """
 
     slug: str | None = None
