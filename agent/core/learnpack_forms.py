@@ -136,8 +136,22 @@ def read_attempt(raw: Mapping[str, Any], kind: str) -> dict[str, Any]:
     # An AI interaction's messages are plain text in LearnPack's CLI; only its source is treated like a run's.
     for name in OUTPUTS:
         if isinstance(raw.get(name), str):
-            attempt[name] = encoded(decoded(raw[name], ours=ours))
+            attempt[name] = _in_one_form(raw[name], ours=ours)
     return attempt
+
+
+def _in_one_form(text: str, *, ours: bool) -> str:
+    """Base64 of UTF-8 bytes, whatever it was; base64 of other bytes stays as it is."""
+    plain = decoded(text, ours=ours)
+    return text if plain == text and _is_base64(text) else encoded(plain)
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def outputs_size(attempt: Mapping[str, Any]) -> int:

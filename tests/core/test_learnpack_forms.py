@@ -220,3 +220,8 @@ def test_the_same_session_is_found_once(
         return [Span(key, start, end) for key, (start, end) in enumerate(times)]
 
     assert session_pairs(spans(ours), spans(theirs)) == same
+
+
+def test_base64_of_bytes_that_are_no_text_stays_as_it_is() -> None:
+    raw = "//4A"  # ff fe 00
+    assert read_attempt({"starting_at": 1, "stdout": raw}, "test")["stdout"] == raw
