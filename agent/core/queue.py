@@ -39,7 +39,7 @@ def news(position: QueuePosition | None, entries: Sequence[QueueEntry]) -> News:
         return News(position, ())  # emptied, or half written: what follows will tell
     here = QueuePosition(entries[0], entries[-1], len(entries))
     new: Sequence[QueueEntry]
-    if position is None or position.first != entries[0]:
+    if position is None:
         new = entries
     elif len(entries) >= position.length and entries[position.length - 1] == position.last:
         new = entries[position.length :]
@@ -47,6 +47,8 @@ def news(position: QueuePosition | None, entries: Sequence[QueueEntry]) -> News:
         new = entries
     elif position.last in entries:  # somebody took entries out, or put some in between: only the end counts
         new = entries[len(entries) - list(reversed(entries)).index(position.last) :]
+    elif position.first != entries[0]:  # LearnPack began anew
+        new = entries
     elif len(entries) < position.length:
         return News(position, ())  # an older copy was put back; LearnPack writes the whole queue again
     else:

@@ -52,6 +52,7 @@ def test_a_queue_that_somebody_edited_tells_only_what_follows_the_last_known_ent
     assert read_all((A, B, C), (A, C, D)) == ["abc", "d"]
     assert read_all((A, B, C), (A, B)) == ["abc", ""]
     assert read_all((A, B, C), (A, D)) == ["abc", ""]
+    assert read_all((A, B, C), (B, C), (A, B, C), (A, B, C, D)) == ["abc", "", "", "d"]
 
 
 def test_an_old_copy_that_is_put_back_tells_nothing_twice() -> None:
