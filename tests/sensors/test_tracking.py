@@ -132,6 +132,64 @@ def test_a_process_that_cannot_be_read_is_skipped(desk: Desk, seen: Seen) -> Non
     assert tracker.skipped > 2
 
 
+class Dying(Made):
+    """Process 11 is reaped while it is looked at: its words were still read, its birth is an estimate."""
+
+    is_dying = False
+
+    def look(self, pid: int, words: Words | None = None) -> Look | None:
+        look = super().look(pid, words)
+        if look is None or not self.is_dying or pid != 11:
+            return look
+        return replace(look, born=look.born + 2, parent=0, image=0, is_over=True)
+
+    def ended(self, pid: int, born: int) -> Ended | None:
+        return Ended(None) if self.is_dying and pid == 11 else super().ended(pid, born)
+
+
+@pytest.mark.parametrize("notice", [by_exec, by_looking, Tracker.survey], ids=["exec", "looking", "survey"])
+def test_a_process_that_dies_while_it_is_looked_at_ends_once(
+    desk: Desk, seen: Seen, notice: Callable[[Tracker], None]
+) -> None:
+    reader = Dying(desk, {11: (1, RUN), 12: (1, RUN)})
+    tracker = Tracker(desk.course, seen.put, reader)
+    tracker.survey()
+    reader.is_dying = True
+    notice(tracker)
+    tracker.exited(11, now_ms(), 0)  # what the kernel tells of it, perhaps too late
+    assert {(one.pid, one.born) for one in seen.of(ProcessExecuted)} == {(11, 11), (12, 12)}
+    assert [(one.pid, one.born) for one in seen.exits(11)] == [(11, 11)]
+    assert sorted(tracker.tracked) == [12]
+
+
+def test_a_process_that_dies_right_after_a_survey_looked_at_it_ends_once(desk: Desk, seen: Seen) -> None:
+    class Late(Made):
+        is_late = False
+
+        def ended(self, pid: int, born: int) -> Ended | None:
+            return Ended(None) if self.is_late and pid == 11 else super().ended(pid, born)
+
+    reader = Late(desk, {11: (1, RUN), 12: (1, RUN)})
+    tracker = Tracker(desk.course, seen.put, reader)
+    tracker.survey()
+    reader.is_late = True
+    tracker.survey()
+    tracker.exited(11, now_ms(), 0)
+    assert len(seen.exits(11)) == 1
+    assert sorted(tracker.tracked) == [12]
+
+
+def test_a_program_that_a_shell_became_is_the_shells_process_though_it_was_over_at_once(desk: Desk, seen: Seen) -> None:
+    reader = Dying(desk, {11: (1, ("bash", "exercises/01-hello/go.sh")), 12: (1, RUN)})
+    tracker = Tracker(desk.course, seen.put, reader)
+    tracker.survey()
+    reader.is_dying = True
+    reader.processes[11] = (1, RUN)
+    tracker.executed(11, now_ms())
+    assert [(one.born, one.argv) for one in seen.of(ProcessExecuted) if one.pid == 11][-1] == (11, RUN)
+    assert not seen.exits(11)
+
+
 def test_shells_nested_a_thousand_deep_do_not_end_a_survey(desk: Desk, seen: Seen) -> None:
     reader = Made(desk, {pid: (pid + 1, ("bash", str(pid))) for pid in range(10, 3000)} | {3000: (1, RUN)})
     Tracker(desk.course, seen.put, reader).survey()

@@ -46,7 +46,8 @@ class Words:
 class Look:
     """One process at one moment.  `parent` is 0 where it isn't known.  `started_at` is in ms since the epoch; on
     Linux it is known to 10 ms, and the middle of these is taken.  `image` is another after each exec, and 0 where
-    it isn't known: so a program that rewrites its command line (npm, jest) is told from an executed one."""
+    it isn't known: so a program that rewrites its command line (npm, jest) is told from an executed one.  `is_over`:
+    it ended while it was looked at, and `born` is only an estimate."""
 
     pid: int
     born: int
@@ -55,6 +56,7 @@ class Look:
     on_terminal: bool
     started_at: int
     image: int
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Procfs:
             # It ended and was reaped in the last 50 us.  What was run is known all the same; when it began, to
             # a few ms, because it was alive just now and so young that nobody had looked before.
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            return Look(pid, now // TICK_NS, 0, words, False, now_ms(), 0)
+            return Look(pid, now // TICK_NS, 0, words, False, now_ms(), 0, is_over=True)
         return Look(pid, line.born, line.parent, words, line.terminal != 0, wall_ms_of_ticks(line.born), line.image)
 
     def ended(self, pid: int, born: int) -> Ended | None:

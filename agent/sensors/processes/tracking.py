@@ -88,9 +88,13 @@ class Tracked:
     argv: tuple[str, ...]
     image: int
 
+    def is_same(self, look: Look) -> bool:
+        """Whether it is this process that was looked at, and not another one that got its pid."""
+        return look.is_over or self.born == look.born
+
     def is_unchanged(self, look: Look) -> bool:
         """Whether the process has not executed another program since."""
-        if self.born != look.born:
+        if not self.is_same(look):
             return False
         return self.argv == look.words.argv if look.image == 0 else self.image == look.image
 
@@ -228,10 +232,11 @@ class Tracker:
         looks: dict[int, Look] = {}
         for pid in self.reader.pids():
             look = self._looked(pid)
-            if look is not None and pid != self._me and look.parent != self._me:
+            if look is not None and not look.is_over and pid != self._me and look.parent != self._me:
                 looks[pid] = look
-        for pid in list(self.tracked):
-            self.end_if_gone(pid, now)
+        for pid, known in list(self.tracked.items()):
+            if self.end_if_gone(pid, now) and pid in looks and known.is_same(looks[pid]):
+                del looks[pid]  # it ended since it was looked at
         verdicts: dict[int, bool] = {}
 
         def matters(look: Look) -> bool:
@@ -359,7 +364,7 @@ class Tracker:
             return False
         known = self.tracked.get(look.pid)
         if known is not None:
-            if known.born == look.born:
+            if known.is_same(look):
                 return True
             self.exited(look.pid, at, None, exact=False)  # the pid was used again; its exit was not seen
         if look.parent in self.tracked:
@@ -385,6 +390,7 @@ class Tracker:
 
     def _report(self, look: Look, at: int, *, found: bool, exact: bool) -> None:
         known, words = self.tracked.get(look.pid), look.words
+        born = known.born if known is not None and known.is_same(look) else look.born
         started_at = known.started_at if known is not None else min(look.started_at, at)
         if found and known is not None and known.is_unchanged(look):
             words = replace(words, argv=known.argv)
@@ -394,7 +400,7 @@ class Tracker:
         executed = ProcessExecuted(
             at=at,
             pid=look.pid,
-            born=look.born,
+            born=born,
             parent=look.parent,
             argv=words.argv,
             cwd=words.cwd,
@@ -406,7 +412,7 @@ class Tracker:
             found=found,
         )
         # Last: what fails before is skipped whole, and no end is told of what was never reported.
-        self.tracked[look.pid] = Tracked(look.born, started_at, words.argv, look.image)
+        self.tracked[look.pid] = Tracked(born, started_at, words.argv, look.image)
         self.put(executed)
         self._follow(executed)
 
