@@ -46,14 +46,15 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class _Writing:
-    """Files of the preview that one build wrote, and that no window followed yet."""
+    """Files of the preview that one build wrote, and that no window followed yet.  `failed` is None where no bundle
+    was read."""
 
     slug: str
     is_sure: bool
     started_at: int
     last_at: int
     names: frozenset[str]
-    failed: bool
+    failed: bool | None
     source: str | None
     evidence: Evidence
 
@@ -63,7 +64,8 @@ class _Writing:
 
     def with_one(self, name: str, other: _Writing) -> _Writing:
         """And this file; it may tell for sure which step it is."""
-        whole = replace(self, last_at=other.last_at, names=self.names | {name})
+        failed = self.failed if other.failed is None else other.failed  # the bundle as it was read last
+        whole = replace(self, last_at=other.last_at, names=self.names | {name}, failed=failed)
         if self.is_sure or not other.is_sure:
             return whole
         return replace(whole, slug=other.slug, is_sure=True, source=other.source)
@@ -92,7 +94,8 @@ class Builds:
     def written(self, step: Step | None, name: str, at: int, built: Preview, evidence: Evidence) -> list[Build]:
         """A file of this name was written to the preview; `built` is what it was made of, `step` the step of that."""
         slug, names = built.slug or "", frozenset((name,))
-        new = _Writing(slug, built.is_sure, at, at, names, built.failed is True, _text(built), evidence)
+        failed = built.failed if name.endswith(_SCRIPTS) else None
+        new = _Writing(slug, built.is_sure, at, at, names, failed, _text(built), evidence)
         newest = self._bundles[-1] if self._bundles else None
         language = step.language if step is not None else None
         within_ms = BUNDLE_MS if name.endswith(_SCRIPTS) else _PAGE_MS
@@ -130,7 +133,7 @@ class Builds:
             # webpack's last file is the end for LearnPack too (11 ms off at most); what it says of it comes after that.
             del self._bundles[0]
             is_same = not self._bundles and (built.slug == bundle.slug or not bundle.is_sure)
-            failed = bundle.failed or (is_same and built.failed is True)
+            failed = bundle.failed is True or (is_same and built.failed is True)
             over.append(bundle.over(bundle.last_at, int(failed), evidence, built))
         elif built.slug:  # a build that wrote nothing new
             exit_code = None if built.failed is None else int(built.failed)

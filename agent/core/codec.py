@@ -252,7 +252,7 @@ def _dataclass_decoder(kind: type) -> Callable[[Plain], Any]:
     names, needed = {name for name, _ in written} | marks, _needed_fields(kind) | marks
 
     def decode(plain: Plain) -> Any:
-        if type(plain) is not dict or not needed <= plain.keys() <= names or plain.get("kind", tag) != tag:
+        if type(plain) is not dict or not needed <= plain.keys() <= names or (tag is not None and plain["kind"] != tag):
             raise CodecError(_mismatch(kind.__name__, names, needed, tag, plain))
         try:
             return kind(**{name: decoder(plain[name]) for name, decoder in written if name in plain})

@@ -54,6 +54,9 @@ _COPY = re.compile(r"/\.compile-run2?/tmp/")
 _SHELLJS_CHILD = "/shelljs/src/exec-child.js"
 _SHELLJS_FILE = re.compile(r"/(?:.*/)?shelljs_[0-9a-f]{20}")
 _LONGEST_PATTERN = 500
+#: A repeated group, or more than three repetitions: `(.+)+Z` takes four times as long for each two characters of the
+#: path more (1.4 s for 22).
+_SLOW_PATTERN = re.compile(r"\)[*+{]|(?:[*+{].*){4}")
 _SELF_TESTING = re.compile(r"unittest\.main\(|pytest\.main\(|node:test|doctest\.testmod\(")
 #: A test file whose exit code tells.  `doctest.testmod()` and a bare `pytest.main()` end with 0 whatever failed.
 _SELF_TELLING = re.compile(
@@ -145,7 +148,7 @@ def purpose_of(
         return replace(purpose, provisional=True) if isinstance(purpose, Purpose) else purpose
     reader = _Reader(course, cwd, stdin, text_of or {}, looked=text_of is not None)
     if copy_of or compile_run_copy(argv) is not None:
-        kind = Kind.BUILD if COMPILERS.fullmatch(program_of(argv)) else Kind.COMPILE
+        kind = Kind.COMPILER if COMPILERS.fullmatch(program_of(argv)) else Kind.COMPILE
         return Purpose(kind, program_of(argv), tuple(copy_of), alternatives=True)
     return reader.command(argv)
 
@@ -291,7 +294,7 @@ class _Reader:
         targets = [path for word in rest if not word.startswith("-") and (path := self._own(word)) is not None]
         if not targets:
             return NotARun(f"{program} without a step's file")
-        return Purpose(Kind.BUILD, program, (targets[0],))
+        return Purpose(Kind.COMPILER, program, (targets[0],))
 
     # tests
 
@@ -388,8 +391,8 @@ class _Reader:
             return True
         if any(operand.startswith("@") for operand in parsed.operands):
             return True
-        configured = () if any(one.startswith("addopts=") for one in settings) else self.course.pytest_options
-        return parse(configured, PYTEST.options).has(CONFIGURED_NARROW)
+        is_overridden = any(one.startswith("addopts=") for one in settings)
+        return not is_overridden and _is_configured_narrow(self.course)
 
     def _pattern_targets(self, tool: TestTool, parsed: Parsed) -> tuple[list[str], bool]:
         """jest and its kin: operands are patterns over absolute paths, and none means everything."""
@@ -423,9 +426,10 @@ class _Reader:
             patterns = ("*",) if self.course.jest_configured else JEST_FILES
         else:
             patterns = tool.collects or ()
-        prefix = "" if directory == "." else directory + "/"
+        inside = "" if directory == "." else directory
+        prefix = f"{inside}/" if inside else ""
         for _, path in self.course.test_files():
-            if not tool.recursive and posixpath.dirname(path) != directory.removeprefix("."):
+            if not tool.recursive and posixpath.dirname(path) != inside:
                 continue
             if path.startswith(prefix) and any(fnmatch.fnmatchcase(posixpath.basename(path), p) for p in patterns):
                 yield path
@@ -440,7 +444,8 @@ class _Reader:
         if path.endswith(row.endings or ("",)):
             return [path]
         inside = [posixpath.join(path, row.directory_file)] if row.directory_file else []
-        return [path, *(path + ending for ending in row.endings), *inside]
+        completed = () if row is PYTHON else row.endings  # python runs no app.py for `python app`
+        return [path, *(path + ending for ending in completed), *inside]
 
     def _there(self, candidates: Sequence[str]) -> tuple[str, ...]:
         """The one that is there; before anybody looked: a known one, else all, so that somebody looks."""
@@ -509,6 +514,15 @@ def _python_module(rest: Sequence[str]) -> tuple[str | None, list[str], Parsed]:
     return None, [], Parsed((), ())
 
 
+def learnpack_tests_a_part(course: Course, step: Step) -> bool:
+    """Whether LearnPack's button, which runs the whole test file, leaves tests out, as pytest is configured."""
+    return any(path.endswith(".py") for path in step.tests) and _is_configured_narrow(course)
+
+
+def _is_configured_narrow(course: Course) -> bool:
+    return parse(course.pytest_options, PYTEST.options).has(CONFIGURED_NARROW)
+
+
 def _is_vendored(path: str) -> bool:
     """Whether a path leads through hidden directories or installed packages."""
     parts = [part for part in path.split("/")[:-1] if part not in ("", ".", "..")]
@@ -525,12 +539,14 @@ def _is_shell_step(step: Step | None) -> bool:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    """As jest does: a regular expression, not anchored, case ignored; a broken one is taken literally."""
+    """As jest does: a regular expression, not anchored, case ignored; a broken or slow one is taken literally."""
     pattern = pattern.removeprefix("./")[:_LONGEST_PATTERN]
     try:
-        return re.search(pattern, path, re.IGNORECASE) is not None
+        if not _SLOW_PATTERN.search(pattern):
+            return re.search(pattern, path, re.IGNORECASE) is not None
     except (re.error, OverflowError, RecursionError):  # it is what somebody typed
-        return pattern.lower() in path.lower()
+        pass
+    return pattern.lower() in path.lower()
 
 
 def _json_text(json: str, key: str) -> str | None:

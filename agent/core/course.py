@@ -78,6 +78,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def one_line(text: str) -> str:
+    """A text for a terminal or a log: a line break, a control character, half of a letter in it is an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class StepFile:
     """One file of a step; `path` is relative to the course's root."""
@@ -158,6 +163,10 @@ class Course:
 
     def step_named(self, slug: str) -> Step | None:
         return self._by_slug.get(slug)
+
+    def slug_at(self, index: int) -> str:
+        """The slug of a step that has none in a document: LearnPack itself knows its steps by their index."""
+        return self.steps[index].slug if index < len(self.steps) else f"step-{index}"
 
     def has_directory_named(self, name: str) -> bool:
         """Whether a step's directory has this name."""

@@ -182,6 +182,8 @@ def attempt(run: Run, event_id: str, learnpack: Mapping[str, Any] | None = None,
     theirs = learnpack or {}
     if run.ended_at is None and not theirs.get("ended_at"):
         document["end"] = "unknown"
+    if run.whole:
+        document["whole"] = True
     if run.tests_modified is not None:
         document["tests_modified"] = run.tests_modified
     if not omitted:

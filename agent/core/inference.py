@@ -50,7 +50,7 @@ from .observations import (
 from .processes import FinishedRun, ProcessTree
 from .queue import QueuePosition, news
 from .runs import Runs
-from .sessions import Session, Sessions
+from .sessions import SILENCE_MS, Session, Sessions
 from .steps import EDIT_MS, HINT_MS, Steps
 from .visits import Hint, OpenVisit, Presence
 
@@ -60,7 +60,7 @@ class Settings:
     """`session_silence_ms`: without a LearnPack server a session ends after so long without work.  `idle_ms`: a longer
     time without a save, a run or an opening is no active time of a step."""
 
-    session_silence_ms: int = 30 * 60_000
+    session_silence_ms: int = SILENCE_MS
     idle_ms: int = 5 * 60_000
 
 
@@ -119,13 +119,13 @@ class Inference:
 
     def snapshot(self) -> Snapshot:
         in_flight = tuple(self._tree.in_flight())
-        oldest = min((one.started_at for one in in_flight), default=None)
+        begun = [*(one.started_at for one in in_flight), *(one.started_at for one in self._runs.unsure)]
         visits = self._steps.visits
         return Snapshot(
             last_seen=self._last_seen,
             session=self._sessions.open,
             session_ended_at=self._sessions.ended_at,
-            visits=tuple(visits.since(oldest) if oldest is not None else visits.entries[-1:]),
+            visits=tuple(visits.since(min(begun)) if begun else visits.entries[-1:]),
             opened=frozenset(self._steps.opened),
             completed=frozenset(self._steps.completed),
             queue=self._queue,
@@ -245,9 +245,9 @@ class Inference:
             since = min(self._last_seen, seen.at)
             self._notes.gap(since, seen.at, "the agent was not running", "the agent started")
             if seen.at < self._last_seen:
-                # The clock was set back meanwhile: what was last done is not in the future.
-                self._sessions.not_after(seen.at)
-                self._presence.shift(seen.at - self._last_seen)
+                # The clock was set back meanwhile: nothing that is remembered is in the future.
+                for part in (self._presence, self._sessions, self._steps, self._runs):
+                    part.shift(seen.at - self._last_seen)
 
     def _course_read(self, seen: CourseRead) -> None:
         if self._course is not None:

@@ -92,13 +92,16 @@ def milliseconds(value: object) -> int | None:
         if re.fullmatch(r"[0-9]{1,15}", value):
             return int(value)
         match = _ISO.fullmatch(value)
-        return None if match is None else _since_epoch(match)
+        return _since_epoch(match) if match is not None else None
     return None
 
 
-def _since_epoch(match: re.Match[str]) -> int:
-    """Milliseconds of an _ISO match; without a zone it is UTC.  (`datetime` reads clocks, so the core has none.)"""
+def _since_epoch(match: re.Match[str]) -> int | None:
+    """Milliseconds of an _ISO match, None if there is no such moment; without a zone it is UTC.  (`datetime` reads
+    clocks, so the core has none.)"""
     year, month, day, hour, minute, second = (int(match[group]) for group in range(1, 7))
+    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 60):
+        return None
     # Years that begin in March put the leap day last: the days before a month are then one formula.
     year, month = (year, month - 3) if month > 2 else (year - 1, month + 9)
     days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 719469

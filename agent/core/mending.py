@@ -156,7 +156,10 @@ def _in_base64(text: str, *, ours: bool) -> tuple[str, str | None]:
     try:
         data = b64decode(text, validate=True)
     except ValueError:  # binascii.Error, or a text that is not ASCII
-        return encoded(text), "plain text → base64"
+        in_base64 = encoded(text)
+        if not ours and decoded(in_base64) != text:  # it looks percent-encoded: only so is it read as it is
+            in_base64 = encoded(text.replace("%", "%25"))
+        return in_base64, "plain text → base64"
     if ours or b"%" not in data:
         return text, None
     plain = decoded(text)

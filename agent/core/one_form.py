@@ -82,8 +82,7 @@ def _step_in_form(index: int, raw: object, course: Course, changes: Changes) -> 
     step = dict(raw)
     slug = step.get("slug")
     if not isinstance(slug, str) or not slug:
-        # LearnPack itself knows its steps by their index.
-        own = course.steps[index].slug if index < len(course.steps) else f"step-{index}"
+        own = course.slug_at(index)
         changes.add(place, f"slug: {shown(slug) if 'slug' in step else 'missing'} → {shown(own)}")
         step["slug"] = own
     place = place_of(index, step)

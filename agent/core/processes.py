@@ -53,6 +53,7 @@ class Process:
     texts: tuple[FileText, ...] = ()
     copy_of: tuple[str, ...] = ()
     is_server: bool = False
+    rewrites_files: bool = False
     purpose: Purpose | NotARun = field(default_factory=lambda: NotARun("not looked at"))
     evidence: list[Evidence] = field(default_factory=list)
     exited_at: int | None = None
@@ -111,6 +112,11 @@ class FinishedRun:
         """Whether only compile-run's box was seen: neither the step nor the end of the program is known."""
         return self.purpose.alternatives and not self.purpose.targets and is_build_launcher(self.argv)
 
+    def shifted(self, by_ms: int) -> FinishedRun:
+        """The same run after the clock was set."""
+        ended_at = self.ended_at + by_ms if self.ended_at is not None else None
+        return replace(self, started_at=self.started_at + by_ms, ended_at=ended_at)
+
     @property
     def failed(self) -> bool:
         return self.signal is not None or (self.exit_code is not None and self.exit_code != 0)
@@ -133,7 +139,7 @@ class ProcessTree:
     def someone_rewrites_files(self, at: int, within_ms: int) -> bool:
         """Whether a formatter or a checkout runs now, or ended less than `within_ms` ago."""
         return any(
-            rewrites_files(process.argv) and (process.exited_at is None or process.exited_at > at - within_ms)
+            process.rewrites_files and (process.exited_at is None or process.exited_at > at - within_ms)
             for process in self
         )
 
@@ -162,6 +168,7 @@ class ProcessTree:
             # A student's program may replace itself by another one (os.exec): it is still that run.
             process.purpose, process.argv, process.cwd, process.stdin = purpose, seen.argv, seen.cwd, seen.stdin
             process.texts, process.copy_of = seen.texts, seen.copy_of
+            process.rewrites_files = rewrites_files(seen.argv)
         process.evidence.append(Evidence(number, seen.at, _started_words(process, seen)))
         del process.evidence[:-8]
         return process
@@ -310,7 +317,7 @@ def _purpose_in(program: Process, launcher: Process | None) -> Purpose:
     assert isinstance(purpose, Purpose)
     if launcher is None or parameter_file(launcher.argv) is None or purpose.kind is Kind.TEST:
         return purpose
-    if purpose.kind is Kind.BUILD and program.exit_code == 0:
+    if purpose.kind is Kind.COMPILER and program.exit_code == 0:
         return purpose
     whole = any(is_test_file(target.rpartition("/")[2]) for target in purpose.targets)
     return replace(purpose, kind=Kind.TEST, whole=whole)
@@ -333,7 +340,7 @@ def _unseen_build(launcher: Process) -> FinishedRun:
 
 def is_silent(run: FinishedRun) -> bool:
     """Whether a run is no event after all: its program was not found, nothing was tested, a compiler did its work."""
-    if run.purpose.kind is Kind.BUILD:
+    if run.purpose.kind is Kind.COMPILER:
         return not run.failed
     if run.purpose.provisional and run.exit_code in (126, 127):
         return True
@@ -341,7 +348,7 @@ def is_silent(run: FinishedRun) -> bool:
 
 
 #: How a program of this kind is called in words.
-_NOUNS = {Kind.COMPILE: "program", Kind.TEST: "test", Kind.BUILD: "compiler"}
+_NOUNS = {Kind.COMPILE: "program", Kind.TEST: "test", Kind.COMPILER: "compiler"}
 _SIGNALS = {
     1: "its terminal was closed",
     2: "Ctrl-C",

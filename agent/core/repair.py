@@ -31,17 +31,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from .commands import learnpack_tests_a_part
 from .course import Course, Step
 from .document import StepFacts, step_head
 from .learnpack_forms import LISTS
 from .mending import Changes, shown
 from .one_form import Keys, in_form, place_of
+from .sessions import SILENCE_MS
 
 #: The lists that every step has; the others are only there where v5 wrote them.
 _REQUIRED_LISTS = ("compilations", "tests", "ai_interactions")
-
-#: Work after a longer silence is another session (the agent's own rule for work without a server).
-SESSION_SILENCE_MS = 30 * 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def _concluded_steps(raw: Sequence[Mapping[str, Any]] | None, course: Course, ch
         place = place_of(index, step)
         _conclude_frame(step, of_course, index, place, changes)
         _conclude_opening(step, place, changes)
-        _conclude_by_tests(step, of_course, place, changes)
+        _conclude_by_tests(step, of_course, course, place, changes)
     _conclude_by_leaving(steps, course, changes)
     for index, step in enumerate(steps):
         if "completed_at" in step and step.get("is_completed", True) is not True:
@@ -164,21 +163,24 @@ def _conclude_opening(step: Keys, place: str, changes: Changes) -> None:
         step["opened_at"] = at
 
 
-def _conclude_by_tests(step: Keys, of_course: Step | None, place: str, changes: Changes) -> None:
+def _conclude_by_tests(step: Keys, of_course: Step | None, course: Course, place: str, changes: Changes) -> None:
     if "completed_at" in step or not (step["is_testeable"] or (of_course is not None and of_course.is_testable)):
         return
-    passed = [(run["ended_at"], index) for index, run in enumerate(step["tests"]) if _proves(run)]
+    whole = of_course is None or not learnpack_tests_a_part(course, of_course)
+    passed = [
+        (run["ended_at"], index) for index, run in enumerate(step["tests"]) if _proves(run, learnpack_tests_whole=whole)
+    ]
     if passed:
         at, index = min(passed)
         changes.add(place, f"completed_at: missing → {at} (tests[{index}] passed)")
         step["completed_at"] = at
 
 
-def _proves(run: Mapping[str, Any]) -> bool:
-    """Whether a test proves a completion.  LearnPack always tests the whole step; a student in a terminal need not."""
+def _proves(run: Mapping[str, Any], *, learnpack_tests_whole: bool) -> bool:
+    """Whether a test proves a completion.  Of its own tests the agent says whether they were of the whole step."""
     if type(run.get("exit_code")) is not int or run["exit_code"] != 0 or "ended_at" not in run:
         return False
-    return "event_id" not in run or run.get("origin") == "learnpack" or run.get("whole") is True
+    return run.get("whole") is True if "event_id" in run else learnpack_tests_whole
 
 
 def _conclude_by_leaving(steps: Sequence[Keys], course: Course, changes: Changes) -> None:
@@ -255,7 +257,7 @@ def _end_sessions(sessions: Sequence[Keys], acts: Sequence[int], changes: Change
 def _sessions_of(acts: Sequence[int]) -> list[Keys]:
     sessions: list[Keys] = []
     for at in acts:
-        if not sessions or at - sessions[-1]["ended_at"] > SESSION_SILENCE_MS:
+        if not sessions or at - sessions[-1]["ended_at"] > SILENCE_MS:
             sessions.append({"started_at": at})
         sessions[-1]["ended_at"] = at
     del sessions[-1]["ended_at"]

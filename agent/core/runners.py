@@ -14,11 +14,11 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What a command is for.  BUILD is a compiler: only its failure is a run of its own."""
+    """What a command is for.  COMPILER is one without its program: only its failure is a run of its own."""
 
     COMPILE = "compile"
     TEST = "test"
-    BUILD = "build"
+    COMPILER = "compiler"
 
 
 # --- options ---------------------------------------------------------------------------------------------------
@@ -225,12 +225,13 @@ INTERPRETERS: tuple[Interpreter, ...] = (
 class TestTool:
     """A program that tests files.
 
-    `operands`: "files" (paths, with `::` parts) or "patterns" (matched against paths).  `collects` are the file
-    names that it takes from a directory without being told (None: as `Course` says).  `silent_codes` are exit
-    codes for "no tests".  Not `decisive`: success proves nothing of the step's tests; not `exit_tells`: the exit
-    code says nothing at all.  `subcommands`: words that may or (with `needs_subcommand`) must come first; `others`
-    are words that come first and test nothing.  `default` is the operand that none means, `operand_options` are
-    options whose values are operands.  Not `recursive`: of a directory only the files in it are taken.
+    `operands`: "files" (paths, with `::` parts), "patterns" (matched against paths) or "names" (dotted names; none
+    means what a directory holds).  `collects` are the file names that it takes from a directory without being told
+    (None: as `Course` says).  `silent_codes` are exit codes for "no tests".  Not `decisive`: success proves nothing
+    of the step's tests; not `exit_tells`: the exit code says nothing at all.  `subcommands`: words that may or (with
+    `needs_subcommand`) must come first; `others` are words that come first and test nothing.  `default` is the
+    operand that none means, `operand_options` are options whose values are operands.  Not `recursive`: of a
+    directory only the files in it are taken.
     """
 
     name: str

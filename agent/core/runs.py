@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .builds import Build
+from .commands import learnpack_tests_a_part
 from .course import Course, Step
 from .events import AiInteraction, Compile, Evidence, Origin, Output, Run, Test
 from .learnpack_forms import Span, pairs
@@ -56,17 +57,19 @@ class Runs:
 
     def finished(self, run: FinishedRun, now: int) -> None:
         """A run is over.  Where only the box of a build was seen, LearnPack may know more of it: wait for that."""
-        if run.is_unseen and run.ended_at is not None:
+        if run.is_unseen:
             self.unsure.append(run)
             self._notes.unsaved = True
         else:
             self._finished(run, now)
 
     def next_deadline(self) -> int | None:
-        return min(((run.ended_at or 0) + UNSURE_MS for run in self.unsure), default=None)
+        return min((_told_at(run) for run in self.unsure), default=None) if self._course() is not None else None
 
     def handle_deadline(self, now: int) -> None:
-        due = [run for run in self.unsure if now >= (run.ended_at or 0) + UNSURE_MS]
+        if self._course() is None:
+            return
+        due = [run for run in self.unsure if now >= _told_at(run)]
         self.unsure = [run for run in self.unsure if run not in due]
         for run in due:
             self._finished(run, now)
@@ -76,7 +79,7 @@ class Runs:
         if course is None:
             return
         if is_silent(run):
-            self._compiled = run if run.purpose.kind is Kind.BUILD and run.origin is Origin.LEARNPACK else None
+            self._compiled = run if run.purpose.kind is Kind.COMPILER and run.origin is Origin.LEARNPACK else None
             return
         run = self._with_compiler(run)
         at = run.ended_at if run.ended_at is not None else now
@@ -182,12 +185,16 @@ class Runs:
 
         Such a run may be long over: it opens its step if nobody had, and no session.
         """
-        step = self._steps.named(seen.slug)
-        if step is None:
+        course = self._course()
+        former = (step for step in self._former.values() if step.slug == seen.slug)
+        step = self._steps.named(seen.slug) or next(former, None)
+        if course is None or step is None:
             return
         at = seen.ended_at
+        is_test = seen.event == Test.name
+        whole = is_test and step.is_testable and not learnpack_tests_a_part(course, step)
         if seen.was_seen:
-            if seen.event == Test.name and seen.exit_code == 0 and step.is_testable:
+            if whole and seen.exit_code == 0:
                 words = "LearnPack's own telemetry.json says that its test passed: exit code 0"
                 self._steps.complete(step, at, (self._notes.evidence(at, words),), self._modified(step))
             return
@@ -200,7 +207,6 @@ class Runs:
         if step.slug not in self._steps.opened:
             self._steps.open_in_the_past(step, seen.started_at, evidence)
         has_texts = seen.stdout is not None or seen.stderr is not None
-        is_test = seen.event == Test.name
         run = Run(
             started_at=seen.started_at,
             ended_at=seen.ended_at,
@@ -212,15 +218,15 @@ class Runs:
             stdout=seen.stdout,
             stderr=seen.stderr,
             output=Output.PARTIAL if has_texts else Output.NONE,
-            whole=is_test and step.is_testable,  # LearnPack's button runs the whole test file
+            whole=whole,
         )
         self._conclude(step, is_test, run, None, at, evidence)
 
     def _box_of(self, seen: RunRecorded) -> FinishedRun | None:
         """The build of which only the box was seen, if this is LearnPack's record of it; it is sure then."""
         for run in self.unsure:
-            distances = (abs(run.started_at - seen.started_at), abs((run.ended_at or 0) - seen.ended_at))
-            if seen.event == Compile.name and max(distances) <= _SAME_BOX_MS:
+            distances = (run.started_at - seen.started_at, (run.ended_at or 0) - seen.ended_at)
+            if seen.event == Compile.name and max(map(abs, distances)) <= _SAME_BOX_MS:
                 self.unsure.remove(run)
                 return run
         return None
@@ -268,6 +274,13 @@ class Runs:
     def shift(self, by_ms: int) -> None:
         """The clock was set."""
         self.reports = {slug: replace(report, at=report.at + by_ms) for slug, report in self.reports.items()}
-        self.unsure = [
-            replace(run, started_at=run.started_at + by_ms, ended_at=(run.ended_at or 0) + by_ms) for run in self.unsure
+        self.unsure = [run.shifted(by_ms) for run in self.unsure]
+        self._compiled = self._compiled.shifted(by_ms) if self._compiled is not None else None
+        self._recorded = [
+            replace(one, started_at=one.started_at + by_ms, ended_at=one.ended_at + by_ms) for one in self._recorded
         ]
+
+
+def _told_at(run: FinishedRun) -> int:
+    """Until when a run that is unsure waits."""
+    return (run.ended_at or run.started_at) + UNSURE_MS

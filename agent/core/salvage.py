@@ -282,7 +282,7 @@ class _Reader:
         self.where = "a step"
         try:
             self._expect(b"{")
-            self._members_of_a_step(part)
+            self._step(part)
             if not part.is_step:
                 raise _Torn(self.at)
         finally:
@@ -310,9 +310,6 @@ class _Reader:
         self.where = f"what follows {name}"
 
     def _step(self, part: _Part) -> None:
-        self._members_of_a_step(part)
-
-    def _members_of_a_step(self, part: _Part) -> None:
         where = self.where
         for key in self._members(part, _NOT_IN_A_STEP):
             if key == _SLUG:

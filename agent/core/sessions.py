@@ -10,6 +10,9 @@ from .notes import Notes
 from .processes import Key, Process
 from .visits import Presence
 
+#: Without a LearnPack server, work after a longer silence is another session, where nobody configured another.
+SILENCE_MS = 30 * 60_000
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -86,11 +89,6 @@ class Sessions:
         if self.open is not None and due is not None and now >= due:
             minutes = self._silence_ms // 60_000
             self.end(self.open.last_activity, f"no work for {minutes} minutes, and no LearnPack server")
-
-    def not_after(self, at: int) -> None:
-        """What was last done is not in the future."""
-        if self.open is not None:
-            self.open = replace(self.open, last_activity=min(self.open.last_activity, at))
 
     def shift(self, by_ms: int) -> None:
         """The clock was set.  When the session began is told already."""

@@ -116,7 +116,8 @@ class Presence:
         What is older than the visit that goes on, or than the end of the last session, is too late to count.
         """
         if self.visit is None:
-            at = at if self._since is None else max(at, self._since)
+            if self._since is not None and at <= self._since:
+                return
             self.visit = OpenVisit(slug, at, ((at, at),))
         elif at >= self.visit.started_at:
             self.visit = self._with_act(self.visit, at)

@@ -130,6 +130,15 @@ def test_a_react_bundle_that_throws_is_a_build_that_failed(failed: bool | None, 
     assert conclude(seen, until=9_000)[2:] == [f"compile 02-react {code} @2000-2001 learnpack"]
 
 
+@pytest.mark.parametrize(("first", "last"), [(True, False), (False, True)])
+def test_the_bundle_as_it_was_read_last_says_whether_the_build_failed(first: bool, last: bool) -> None:
+    """The map may come first: then the bundle that lies there is still that of the build before."""
+    of_the_map = PreviewWritten(2000, "index.js.map", Preview("02-react", first))
+    window = queue(2100, "start_exercise 02-react", f"open_window {URL}", preview=Preview("02-react", last))
+    seen = [*served("02-react"), of_the_map, wrote(2001, "index.js", "02-react", failed=last), window]
+    assert conclude(seen, until=9_000)[2:] == [f"compile 02-react {int(last)} @2000-2001 learnpack"]
+
+
 def test_a_react_build_that_an_opening_overtook_belongs_to_the_step_that_the_bundle_names() -> None:
     words = ("start_exercise 02-react", "start_exercise 01-page", f"open_window {URL}")
     seen = [*served("02-react"), queue(1500, *words[:2]), queue(2100, *words, preview=Preview("02-react", False))]

@@ -67,7 +67,7 @@ RUNS = [
     ("./exercises/01-hello/a.out", "/c", "compile exercises/01-hello/a.out"),
     ("ruby exercises/01-hello/app.rb", "/c", "compile exercises/01-hello/app.rb"),
     ("bash exercises/06-shell/app.sh", "/c", "compile exercises/06-shell/app.sh"),
-    ("gcc -o app exercises/01-hello/app.c", "/c", "build exercises/01-hello/app.c"),
+    ("gcc -o app exercises/01-hello/app.c", "/c", "compiler exercises/01-hello/app.c"),
 ]
 
 TESTS = [
@@ -223,6 +223,11 @@ def test_a_file_deeper_in_the_step_is_looked_for_and_then_run(command: str, cwd:
     assert judged(command, cwd, text_of={}) == "no"
 
 
+def test_python_completes_no_name_as_node_does() -> None:
+    assert judged("python app", S, text_of={APP: "1"}) == "no"
+    assert judged("node app", "/c/exercises/02-js", text_of={JS: "1"}) == f"compile {JS}"
+
+
 @pytest.mark.parametrize("command", ["python -m app", "coverage run app.py", "ipython app.py", "python -m pdb app.py"])
 def test_the_ways_to_run_a_file_in_the_root_of_an_incremental_course(command: str) -> None:
     assert judged(command, "/c", INCREMENTAL, text_of={"app.py": "1"}) == "compile app.py"
@@ -276,6 +281,16 @@ def test_a_test_file_run_directly_is_a_test_only_if_it_tests_itself() -> None:
 def test_unittest_proves_something_only_with_a_test_case_in_the_file(command: str) -> None:
     assert judged(command, S, text_of={TEST: "class T(unittest.TestCase): ..."}) == f"test {TEST} whole"
     assert judged(command, S, text_of={TEST: "def test_a(): ..."}) == f"test {TEST}"
+
+
+def test_unittest_finds_the_tests_of_a_step_in_learnpacks_own_directory() -> None:
+    path = ".learn/exercises/01-a/test.py"
+    found = judged(
+        "python -m unittest discover -s .learn/exercises/01-a -p test.py",
+        course=INCREMENTAL,
+        text_of={path: "class T(unittest.TestCase): ..."},
+    )
+    assert found == f"test {path} whole"
 
 
 def test_one_test_case_of_unittest_is_not_the_whole_file() -> None:

@@ -249,6 +249,8 @@ def test_how_much_was_printed_is_told_where_not_all_of_it_is_there(
 
 
 def test_a_run_without_captured_output_has_empty_texts_and_says_so() -> None:
+    assert attempt(run(1, 2, 0, whole=True), "x-1", omitted=True)["whole"] is True, "`repair` goes by it"
+    assert "whole" not in attempt(run(1, 2, 0), "x-1", omitted=False)
     document = attempt(run(1, 2, None, signal=9), "x-1", omitted=False)
     assert (document["source_code"], document["stdout"], document["stderr"]) == ("", "", "")
     assert document["output"] == "none"

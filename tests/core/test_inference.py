@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from agent.core import events
+from agent.core.codec import from_plain, to_plain
 from agent.core.course import ENTRIES, step_from
-from agent.core.inference import Inference, Settings
+from agent.core.inference import Inference, Settings, Snapshot
 from agent.core.observations import (
     AgentStarted,
     AgentStopped,
@@ -619,7 +620,7 @@ def test_with_two_servers_the_session_ends_with_the_last() -> None:
 def restarted(story: list[Observation]) -> Inference:
     before = Inference()
     events_of(story, inference=before)
-    return Inference.resumed(before.snapshot())
+    return Inference.resumed(from_plain(Snapshot, to_plain(before.snapshot())))  # as the journal keeps it
 
 
 def test_a_restart_with_learnpack_still_running_continues_the_session_and_the_step() -> None:
@@ -850,6 +851,67 @@ def test_a_clock_set_back_moves_the_runs_that_go_on() -> None:
 def test_a_clock_set_back_while_the_agent_was_down_is_a_gap_too() -> None:
     inference = restarted([*BEGIN, executed(HOUR, 5, f"python {APP}"), exited(HOUR + 40, 5)])
     assert conclude([AgentStarted(90)], inference=inference) == ["gap 90-90"]
+
+
+def test_a_clock_set_back_while_the_agent_was_down_leaves_nothing_in_the_future() -> None:
+    day = 24 * HOUR
+    before: list[Observation] = [
+        AgentStarted(day),
+        CourseRead(day, COURSE),
+        executed(day + 100, 5, f"python {APP}"),
+        exited(day + 140, 5),
+    ]
+    ended = Inference()
+    assert conclude(before, until=day + HOUR, inference=ended)[-1] == f"session_end @{day + 140}"
+    ended.receive(AgentStopped(day + HOUR))
+    after: list[Observation] = [
+        AgentStarted(0),
+        CourseRead(0, COURSE),
+        executed(100, 10, SERVER),
+        queue(200, "initializing", "start_exercise 03-read"),
+        queue(300, "initializing", "start_exercise 03-read", "start_exercise 04-more"),
+    ]
+    assert conclude(after, inference=Inference.resumed(ended.snapshot())) == [
+        "gap 0-0",
+        "session_start @100",
+        "open_step 03-read @200",
+        "complete_step 03-read @300",
+        "open_step 04-more @300",
+    ]
+
+
+ONLY_THE_BOX: list[Observation] = [
+    *SERVED,
+    executed(1000, 20, BOX, parent=10),
+    exited(1200, 20, None, 15),
+    AgentStopped(2000),
+]
+
+
+@pytest.mark.parametrize("at", [3000, 60_000])
+def test_a_build_of_which_only_the_box_was_seen_survives_a_restart(at: int) -> None:
+    after: list[Observation] = [
+        AgentStarted(at),
+        CourseRead(at + 1, COURSE),
+        executed(at + 2, 10, SERVER, found=True, started_at=100),
+        ProcessesListed(at + 3, frozenset({(10, 100)})),
+    ]
+    lines = conclude(after, until=at + 10_000, inference=restarted(ONLY_THE_BOX))
+    assert lines == [f"gap 2000-{at}", "compile 01-hello None @1000-1200 learnpack"]
+
+
+def test_a_build_that_is_told_after_its_session_begins_no_visit() -> None:
+    inference = Inference()
+    story = [*ONLY_THE_BOX[:-1], exited(2000, 10)]
+    lines = conclude(story, until=1200 + UNSURE_MS, inference=inference)
+    assert lines[-2:] == ["session_end @2000", "compile 01-hello None @1000-1200 learnpack"]
+    assert inference.snapshot().presence is None
+
+
+@pytest.mark.parametrize("pattern", ["(.+)+Z", "(a|a)*Z", "(.{1,9}){1,9}Z", ".*.*.*.*.*.*.*.*Z"])
+def test_a_pattern_that_never_ends_is_taken_literally(pattern: str) -> None:
+    story: list[Observation] = [*BEGIN, executed(10, 5, ["node", "/n/jest", pattern]), exited(40, 5, 1)]
+    assert conclude(story) == []
 
 
 @pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 3000, "[", "*"])

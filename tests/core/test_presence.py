@@ -123,8 +123,15 @@ def test_an_opening_that_is_older_than_the_visit_changes_nothing() -> None:
 
 
 def test_a_run_that_outlived_its_session_begins_no_visit_in_that_session() -> None:
-    # its start (10) lies in the session that ended at 30; the next one begins there
-    assert Day("open a 0", "act a 30", "end 30", "act a 10", "act a 33", "end 33").left[-1] == ("a", 30, 33, 3)
+    # its start (10) lies in the session that ended at 30; its end (33) is the first work of the next one
+    day = Day("open a 0", "act a 30", "end 30", "act a 10", "act a 33", "end 33")
+    assert day.left == [("a", 0, 30, 0), ("a", 33, 33, 0)]
+
+
+def test_what_is_told_after_the_session_it_was_in_begins_no_visit() -> None:
+    day = Day("open a 0", "end 30", "act a 20", "open b 25", "act a 30")
+    assert day.left == [("a", 0, 30, 0)]
+    assert day.presence.visit is None
 
 
 def test_the_clock_may_be_set_in_the_middle_of_a_visit() -> None:
@@ -148,7 +155,8 @@ def test_a_visit_goes_on_across_a_restart() -> None:
 
 
 def test_the_end_of_the_last_session_is_known_after_a_restart() -> None:
-    assert Day("act a 10", "end 33", presence=Presence(IDLE * MINUTE, None, 30 * MINUTE)).left == [("a", 30, 33, 3)]
+    day = Day("act a 10", "act a 31", "end 33", presence=Presence(IDLE * MINUTE, None, 30 * MINUTE))
+    assert day.left == [("a", 31, 33, 2)]
 
 
 def test_of_very_many_stretches_of_work_none_is_lost() -> None:

@@ -11,6 +11,7 @@ from agent.core.events import AiInteraction, Compile, Interaction, OpenStep, Out
 from agent.core.inference import Inference
 from agent.core.observations import (
     AgentStarted,
+    ClockJumped,
     CourseRead,
     InteractionRecorded,
     Observation,
@@ -27,6 +28,7 @@ SERVED: list[Observation] = [
     queue(200, "initializing", "start_exercise 01-hello"),
 ]
 RUN = RunRecorded(9_000, "01-hello", "compile", 1_000, 1_250, 0, "print(1)", "1\n", None)
+NARROW = replace(COURSE, pytest_options=("-k", "easy"))
 TEST = RunRecorded(9_000, "01-hello", "test", 2_000, 2_900, 0)
 
 
@@ -70,6 +72,35 @@ def test_a_run_of_a_step_that_is_no_more_stays_in_the_document_only() -> None:
 def test_a_run_that_is_journaled_already_is_no_second_one_but_completes_what_it_proves() -> None:
     assert conclude([*SERVED, replace(RUN, was_seen=True)])[2:] == []
     assert conclude([*SERVED, replace(TEST, was_seen=True)])[2:] == ["complete_step 01-hello @2900"]
+
+
+def test_a_run_of_a_step_that_was_renamed_meanwhile_is_of_the_step_that_it_was() -> None:
+    renamed = replace(COURSE, steps=(*COURSE.steps[:1], *COURSE.steps[2:]))
+    story = [*SERVED, CourseRead(500, renamed), RUN]
+    assert conclude(story)[2:] == ["compile 01-hello 0 @1000-1250 learnpack"]
+
+
+@pytest.mark.parametrize("was_seen", [False, True])
+def test_where_pytest_is_configured_to_take_a_part_a_pass_completes_nothing(was_seen: bool) -> None:
+    begin = [one if not isinstance(one, CourseRead) else CourseRead(0, NARROW) for one in SERVED]
+    lines = conclude([*begin, replace(TEST, was_seen=was_seen)])[2:]
+    assert lines == ([] if was_seen else ["test 01-hello 0 @2000-2900 learnpack"])
+    javascript = replace(TEST, slug="02-js", was_seen=was_seen)  # jest knows nothing of it
+    assert conclude([*begin, javascript])[-1] == "complete_step 02-js @2900"
+
+
+def test_the_same_run_concluded_after_the_clock_was_set_is_no_second_one() -> None:
+    hour = 3_600_000
+    story: list[Observation] = [
+        *SERVED,
+        executed(1_000, 20, BOX, parent=10),
+        executed(1_080, 21, "python exercises/01-hello/app.py", parent=20, terminal=False),
+        RUN,
+        ClockJumped(hour + 1_100, hour),
+        exited(hour + 1_240, 21, 0),
+        exited(hour + 1_243, 20, signal=15),
+    ]
+    assert [line for line in conclude(story) if "compile" in line] == ["compile 01-hello 0 @1000-1250 learnpack"]
 
 
 def test_the_same_run_concluded_later_is_no_second_one() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.course import Course
-from agent.core.learnpack_forms import LISTS
+from agent.core.learnpack_forms import LISTS, decoded
 from agent.core.mending import shown, time_of
 from agent.core.repair import Repaired, repair
 from tests.making import COURSE, attempt, b64, learnpack_document, learnpack_step, ms, step
@@ -202,7 +202,20 @@ TIMES = [
     (None, None),
     ([ms(0)], None),
     ("", None),
+    ("2024-13-45T99:99:99Z", None),
+    ("2024-00-10T10:00:00Z", None),
 ]
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("text", ["a%20b", "100%", "%25", "ñ%20", "a%2520b", "plain"])
+def test_a_plain_text_keeps_its_words_however_often_it_is_repaired(text: str, ours: bool) -> None:
+    run = {**attempt(2, 3, 0), "stdout": text, **({"event_id": "ffffffffffffffff-1"} if ours else {})}
+    once = repaired(with_step(1, tests=[run], opened_at=ms(1)))
+    again = repaired(once.document)
+    assert again.changes == ()
+    (kept,) = again.document["steps"][1]["tests"]
+    assert decoded(kept["stdout"], ours=ours) == text
 
 
 @pytest.mark.parametrize(("value", "at"), TIMES)
@@ -382,7 +395,8 @@ PROOFS: list[tuple[str, list[dict[str, Any]], int | None]] = [
     ("no exit code at all", [{"started_at": ms(4), "ended_at": ms(5)}], None),
     ("a pass in a terminal, of perhaps one test", [ours(2, 3)], None),
     ("a pass in a terminal of the whole file", [ours(2, 3, whole=True)], ms(3)),
-    ("a pass that the agent saw LearnPack run", [ours(2, 3, origin="learnpack")], ms(3)),
+    ("a pass that the agent saw LearnPack run", [ours(2, 3, origin="learnpack", whole=True)], ms(3)),
+    ("a pass of a part that the agent saw LearnPack run", [ours(2, 3, origin="learnpack")], None),
     ("a text that looks like a code", [{**attempt(2, 3, None), "exit_code": "0 failed"}], None),
     ("a pass without an end", [{"exit_code": 0}], None),
 ]
@@ -407,7 +421,7 @@ def test_a_completion_of_learnpacks_stays_whatever_it_is() -> None:
 
 
 def test_a_completion_brings_v5s_mark_with_it() -> None:
-    found = repaired(with_step(1, tests=[ours(2, 3, origin="learnpack")], opened_at=ms(1), is_completed=False))
+    found = repaired(with_step(1, tests=[ours(2, 3, whole=True)], opened_at=ms(1), is_completed=False))
     assert found.document["steps"][1]["is_completed"] is True
 
 
