@@ -25,7 +25,7 @@ from .sensors.clock import now_ms
 from .sensors.learnpack import is_logged_in
 from .store.adoption import concluded
 from .store.document_file import DocumentError, DocumentFile
-from .store.journal import JournalError
+from .store.journal import Journal, JournalError
 from .store.recorded import recorded
 
 log = logging.getLogger("learnpack-agent")
@@ -66,10 +66,11 @@ class DocumentKeeper:
         learnpack_since: Callable[[], int | None],
         learnpack_is_testing: Callable[[], bool],
         conclude: Callable[[list[Observation]], bool],
-        put_status: Callable[[str | None], None],
+        put_status: Callable[..., None],
     ) -> None:
         """`learnpack_since`: since when a LearnPack server lives; `conclude` feeds observations to the inference and
-        returns whether what followed is durable; `put_status` tells why the document can't be written."""
+        returns whether what followed is durable; `put_status` gets `document`, why the document can't be written, and
+        of one that was written its `document_size` in bytes and `document_omitted`, the runs without their texts."""
         self.file = file
         self.is_gone = False
         self._learnpack_since = learnpack_since
@@ -84,22 +85,32 @@ class DocumentKeeper:
         self._not_before = {"write": 0, "read": 0}
         self._retry_ms = RETRY_MS
         self._trouble = Trouble()
-        self._learnpack_writes = self._learnpack_ran = False
+        self._learnpack_writes: bool | None = False  # None: it could not be looked at
+        self._learnpack_ran = False
+
+    def use(self, journal: Journal) -> None:
+        """From now on this is the journal."""
+        self.file.use(journal)
+        self._told.clear()
+        self._recorded_due = 0
+        self._look()
 
     # --- what happened ---
 
     def changed(self, now: int, *, at_once: bool = False) -> None:
         """The journal has more than the document."""
+        self._look()
         due = now if at_once else now + WRITE_DELAY_MS
         if self._write_due is None or at_once:
             self._write_due = due
 
     def learnpack_ran(self) -> None:
-        """A run of LearnPack's ended: one with telemetry of its own writes it 4 ms later."""
+        """A run of LearnPack's was seen to end: one with telemetry of its own writes it 4 ms later."""
         self._learnpack_ran = True
 
     def noticed(self, now: int) -> None:
         """The file on the disk was written, by whomever."""
+        self._look()
         self._torn_due = None
         if self._read_due is None:
             self._read_due = now + READ_DELAY_MS
@@ -114,6 +125,7 @@ class DocumentKeeper:
     # --- the loop asks ---
 
     def deadline(self) -> int | None:
+        """Asked after every observation: it looks at nothing."""
         torn_due = None if self.is_gone else self._torn_due
         times = (self._writing_due(), self._reading_due(), torn_due, self._recorded_due)
         return min((time for time in times if time is not None), default=None)
@@ -129,16 +141,16 @@ class DocumentKeeper:
             if self._learnpack_is_testing():
                 self._torn_due = now + TORN_MS
             else:
-                self._write(course)
+                self._mend(now, course)
         if (due := self._writing_due()) is not None and due <= now:
-            self._write(course)
+            self._write_unless_held(now, course)
 
     def finish(self, now: int, course: Course) -> None:
         """The last words of this life of the agent."""
         if self._read_due is not None and not self.is_gone:
             self._read(now, course)
-        if self._write_due is not None and (held := self._held_until()) is not None and held <= now:
-            self._write(course)
+        if self._write_due is not None:
+            self._write_unless_held(now, course)
 
     def _reading_due(self) -> int | None:
         if self._read_due is None or self.is_gone:
@@ -160,17 +172,21 @@ class DocumentKeeper:
             return None
         since = self._learnpack_since()
         if since is None:
-            self._learnpack_writes = self._learnpack_ran = False
             return 0
-        if self._learnpack_writes:
+        if self._learnpack_writes is not False:
             return None
-        try:
-            if self.file.foreign_since(since):
-                self._learnpack_writes = True
-                return None
-        except JournalError:
-            return None  # not sure whose it is: not touched, and the journal says what is wrong with it
         return 0 if self._learnpack_ran else since + SERVER_SILENCE_MS
+
+    def _look(self) -> None:
+        """Does the server that lives write the document itself?  Once it did, it is its own until it ends."""
+        since = self._learnpack_since()
+        if since is None:
+            self._learnpack_writes = self._learnpack_ran = False
+        elif not self._learnpack_writes:
+            try:
+                self._learnpack_writes = self.file.foreign_since(since)
+            except JournalError:  # not sure whose it is: not touched, and the journal says what is wrong with it
+                self._learnpack_writes = None
 
     # --- reading ---
 
@@ -209,13 +225,26 @@ class DocumentKeeper:
 
     # --- writing ---
 
+    # Both look again before they write: a polled file system tells of LearnPack's writing only after 2 s.
+
+    def _mend(self, now: int, course: Course) -> None:
+        self._read(now, course)
+        if self._torn_due is not None:
+            self._torn_due = None
+            self._write(course)
+
+    def _write_unless_held(self, now: int, course: Course) -> None:
+        self._look()
+        if (held_until := self._held_until()) is not None and held_until <= now:
+            self._write(course)
+
     def _write(self, course: Course) -> None:
         self._write_due = None
         try:
             written = self.file.write(course, now_ms())
         except (DocumentError, JournalError) as error:
             if self._trouble.set(f"telemetry.json is not written: {error}"):
-                self._put_status(str(error))
+                self._put_status(document=str(error))
             self._write_due = self._not_before["write"] = now_ms() + self._retry_ms
             self._retry_ms = min(2 * self._retry_ms, RETRY_LONGEST_MS)
             return
@@ -227,6 +256,6 @@ class DocumentKeeper:
             log.warning("telemetry.json: %s", written.note)
         if written.adopted:
             self._recorded_due = now_ms()
-        if self._trouble.set(None):
-            self._put_status(None)
+        self._trouble.set(None)
+        self._put_status(document=None, document_size=written.size, document_omitted=written.omitted)
         self._not_before["write"] = now_ms() + int(written.seconds * 1000 * WRITE_DUTY)

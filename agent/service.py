@@ -16,6 +16,7 @@ import os
 import queue
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
@@ -35,6 +36,7 @@ from .core.observations import (
     FileChanged,
     Observation,
     ProcessesListed,
+    RunRecorded,
     SensorChanged,
 )
 from .document_keeper import DocumentKeeper, Trouble
@@ -46,8 +48,8 @@ from .sensors.processes.promptness import let_threads_take_turns
 from .sensors.processes.sensor import ProcessSensor
 from .store.adoption import SINCE
 from .store.document_file import DocumentFile
-from .store.journal import Journal, JournalCorrupt, JournalError, JournalGone, dumped, open_or_replace
-from .store.lock import Lock
+from .store.journal import Journal, JournalCorrupt, JournalError, JournalGone, dumped, open_or_replace, set_aside
+from .store.lock import AlreadyRunning, Lock
 
 log = logging.getLogger("learnpack-agent")
 
@@ -91,9 +93,8 @@ class Agent:
         self._lock = Lock.acquire(directory)
         self._stopping = False
         self._waiting: list[Event] = []  # concluded, not yet durable
+        self._lost: JournalGone | JournalCorrupt | None = None  # why another journal must be begun
         self._journal = self._open_journal()
-        if self._journal.fact(SINCE) is None:
-            self._journal.put_fact(SINCE, now_ms())
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._settings = Settings(config.session_silence_minutes * 60_000, config.idle_minutes * 60_000)
         self._inference = self._resumed()
@@ -102,7 +103,7 @@ class Agent:
             lambda: self._inference.learnpack_since,
             lambda: self._inference.learnpack_is_testing,
             self._conclude_recorded,
-            lambda trouble: self._put_status(document=trouble),
+            self._put_status,
         )
         self._processes = ProcessSensor(
             course,
@@ -130,17 +131,23 @@ class Agent:
         self._journal_retry_at: int | None = None
         self._journal_trouble = Trouble()
         self._clock_offset = _clock_offset()
-        self._status: dict[str, object] = {"pid": os.getpid(), "started_at": now_ms(), "lost": 0}
+        self._status: dict[str, object] = {"pid": os.getpid(), "started_at": now_ms(), "lost": 0, "skipped": 0}
 
     def _open_journal(self) -> Journal:
         """The journal; a damaged one is moved aside, and that is a gap."""
         now = now_ms()
         journal, aside = open_or_replace(self._directory, str(now))
         if aside is not None:
-            words = f"the journal was damaged and moved aside to {aside.name}"
-            log.error("%s", words)
-            self._waiting.append(Gap(now, now, words, (Evidence(0, now, "SQLite could not read it"),)))
+            self._gap(f"the journal was damaged and moved aside to {aside.name}", "it could not be read")
+        if journal.fact(SINCE) is None:
+            journal.put_fact(SINCE, now)
         return journal
+
+    def _gap(self, words: str, why: object, since: int | None = None) -> None:
+        """Something may have been missed, `since` (ms) that time or just now."""
+        log.error("%s: %s", words, why)
+        now = now_ms()
+        self._waiting.append(Gap(now, now if since is None else min(since, now), words, (Evidence(0, now, str(why)),)))
 
     def _resumed(self) -> Inference:
         kept = self._journal.state()
@@ -149,7 +156,7 @@ class Agent:
         try:
             return Inference.resumed(from_plain(Snapshot, orjson.loads(kept)), self._settings)
         except ValueError as error:
-            log.warning("what was known before the restart can't be read, beginning anew: %s", error)
+            self._gap("what was known before the restart could not be read", error, self._journal.last_at())
             return Inference(self._settings)
 
     def stop(self) -> None:
@@ -209,6 +216,8 @@ class Agent:
             self._take(first)
             self._take_all(BURST)
             self._flush()
+            if self._processes.skipped != self._status["skipped"]:
+                self._put_status()
         self._deadlines(now_ms())
 
     def _take(self, item: object) -> None:
@@ -253,12 +262,13 @@ class Agent:
                 self._processes.set_course(seen.course)
             case _:
                 pass
-        self._conclude(self._inference.receive(seen))
+        # What LearnPack's own telemetry tells of is no sign of a LearnPack without one.
+        self._conclude(self._inference.receive(seen), were_seen=not isinstance(seen, RunRecorded))
 
-    def _conclude(self, events: list[Event]) -> None:
+    def _conclude(self, events: list[Event], *, were_seen: bool = True) -> None:
         for event in events:
             log.debug("%s", event)
-            if isinstance(event, (Compile, Test)) and event.run.origin is Origin.LEARNPACK:
+            if were_seen and isinstance(event, (Compile, Test)) and event.run.origin is Origin.LEARNPACK:
                 self._document.learnpack_ran()
             if len(self._waiting) < WAITING_EVENTS:
                 self._waiting.append(event)
@@ -322,36 +332,53 @@ class Agent:
             log.info("the journal takes events again")
 
     def _write_journal(self, state: bytes) -> None:
-        try:
-            if not self._waiting:
-                self._journal.save_state(state)
+        """Raises JournalError: nothing was written, and the same is to be tried again."""
+        if self._lost is None:
+            try:
+                self._append(state)
                 return
-            events = list(self._waiting)
-            if self._dropped is not None:
-                count, since = self._dropped
-                now = now_ms()
-                words = f"{count} events were concluded while the disk was full and did not fit in memory"
-                events.append(Gap(now, since, words, (Evidence(0, now, "the journal took nothing"),)))
-            self._journal.append(events, state)
-            self._waiting, self._dropped = [], None
-        except (JournalGone, JournalCorrupt) as error:
-            # Deleted or destroyed under our feet: begin another, with everything that still waits.
-            log.error("%s", error)
-            self._journal.close()
+            except (JournalGone, JournalCorrupt) as error:
+                # Deleted or destroyed under our feet: another is begun, with everything that still waits.
+                self._journal.close()
+                self._lost = error
+                is_gone = isinstance(error, JournalGone)
+                self._gap("the journal was deleted" if is_gone else "the journal was damaged", error)
+        self._replace_journal()
+        self._append(state)
+
+    def _append(self, state: bytes) -> None:
+        if not self._waiting:
+            self._journal.save_state(state)
+            return
+        events = list(self._waiting)
+        if self._dropped is not None:
+            count, since = self._dropped
+            now = now_ms()
+            words = f"{count} events were concluded while the disk was full and did not fit in memory"
+            events.append(Gap(now, since, words, (Evidence(0, now, "the journal took nothing"),)))
+        self._journal.append(events, state)
+        self._waiting, self._dropped = [], None
+
+    def _replace_journal(self) -> None:
+        """Another journal instead of the one that is lost."""
+        try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            if isinstance(error, JournalGone):
-                self._lock.release()
-                self._lock = Lock.acquire(self._directory)
-                now = now_ms()
-                self._waiting.append(Gap(now, now, "the journal was deleted", (Evidence(0, now, str(error)),)))
-            self._journal = self._open_journal()
-            self._document.file.use(self._journal)
-            self._journal.append(self._waiting, state)
-            self._waiting = []
+            self._lock.release()  # it may have been deleted too
+            self._lock = Lock.acquire(self._directory)
+        except (OSError, AlreadyRunning) as error:
+            raise JournalError(str(error)) from error
+        if isinstance(self._lost, JournalCorrupt):
+            aside = set_aside(self._directory, str(now_ms()))
+            log.error("the damaged journal was moved aside to %s", aside)
+            self._lost = JournalGone(f"moved aside to {aside}")  # the next one is not damaged
+        self._journal = self._open_journal()
+        self._lost = None
+        self._document.use(self._journal)
+        self._put_status()
 
     def _put_status(self, **facts: object) -> None:
         """What `status` tells about the running agent; written when it changes."""
-        self._status.update(facts)
+        self._status.update(facts, skipped=self._processes.skipped)
         with contextlib.suppress(JournalError):  # said by _flush, and written with the next change
             self._journal.put_fact("status", self._status)
 
@@ -385,20 +412,27 @@ class Agent:
     def _close(self) -> None:
         """Finish open work: whatever fails, the rest is still tried."""
         notify(STOPPING="1")
-        self._files.stop()
-        self._processes.stop()
-        self._take_all(self._queue.qsize() + BURST)
-        self._handle(AgentStopped(now_ms()))
+        steps: list[Callable[[], object]] = [
+            self._files.stop,
+            self._processes.stop,
+            lambda: self._take_all(self._queue.qsize() + BURST),
+            lambda: self._handle(AgentStopped(now_ms())),
+            self._flush_at_last,
+            lambda: self._document.finish(now_ms(), self._course),
+            lambda: self._put_status(stopped_at=now_ms()),
+            *([self._trace.close] if self._trace is not None else []),
+            lambda: self._journal.close(),
+            lambda: self._lock.release(),
+            lambda: log.info("stopped"),
+        ]
+        with contextlib.ExitStack() as stack:
+            for step in reversed(steps):
+                stack.callback(step)
+
+    def _flush_at_last(self) -> None:
         self._flush()
         if self._waiting:
             log.error("%d events could not be written: the journal takes nothing", len(self._waiting))
-        self._document.finish(now_ms(), self._course)
-        self._put_status(stopped_at=now_ms())
-        if self._trace is not None:
-            self._trace.close()
-        self._journal.close()
-        self._lock.release()
-        log.info("stopped")
 
 
 def _clock_offset() -> int:

@@ -1,8 +1,9 @@
 """`status`: what is watched, what can't be seen, how far the student is, and how long there was work.
 
 Only reading: a journal that the agent writes at this moment can be shown.  Times are shown in local time.  `status_of`
-is one dictionary for scripts, `status_lines` the same for people; nothing that the former has is left out of the latter
-without saying how much.
+is one dictionary for scripts, `status_lines` the same for people.  What is left out for people: gaps beyond the newest
+(it is said how many), the state directory, the newest event, the size of a document that lacks nothing, and the counts
+of what is watched and of its losses (each loss is a gap).
 """
 
 from __future__ import annotations
@@ -125,10 +126,7 @@ def _reasons(gaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _agent(journal: Journal, pid: int | None) -> dict[str, Any]:
     """What the agent said of itself.  Nothing (but `running` and `pid`) while it starts, or in a journal begun anew."""
-    try:
-        said = journal.fact("status")
-    except ValueError:  # not JSON; the next change writes it anew
-        said = None
+    said = journal.fact("status")
     if not isinstance(said, dict) or (pid and said.get("pid") != pid):  # of a life before this one
         said = {}
     return said | {"running": pid is not None, "pid": pid}
@@ -182,8 +180,13 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     for sensor in ("processes", "files"):
         if seen := agent.get(sensor):
             yield f"{sensor:<9} seen by {seen.get('level')}; can't see: {seen.get('blind_to') or 'nothing'}"
+    if agent.get("skipped"):
+        yield f"skipped   {_times(agent['skipped'])} a process was left out because looking at it failed"
     if agent.get("document"):
         yield f"document  not written: {agent['document']}"
+    if agent.get("document_omitted"):
+        size = f"{agent.get('document_size', 0) / (1 << 20):.1f} MB"
+        yield f"document  without the texts of {agent['document_omitted']} runs, to keep it small ({size})"
     session = status["session"]
     yield f"session   {'open since ' + clock(session['started_at']) if session else 'none'}"
     if visit := status["visit"]:

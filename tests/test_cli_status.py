@@ -257,6 +257,23 @@ def test_nothing_less_than_all_is_a_hundred_percent(part: int, whole: int, words
     assert percent(part, whole) == words
 
 
+# What the agent counted
+
+
+def test_what_was_left_out_is_told_where_it_is_not_zero(record: Record, show: Show, directory: str) -> None:
+    said: dict[str, Any] = {"skipped": 3, "document_size": 8_388_608, "document_omitted": 12}
+    record(session_start(0))
+    with Journal.open(directory, create=False) as journal:
+        journal.put_fact("status", said)
+    assert said.items() <= status(show)["agent"].items()
+    text = show("status")
+    assert line_of(text, "skipped") == "skipped   3 times a process was left out because looking at it failed"
+    assert line_of(text, "document") == "document  without the texts of 12 runs, to keep it small (8.0 MB)"
+    with Journal.open(directory, create=False) as journal:
+        journal.put_fact("status", {**said, "skipped": 0, "document_omitted": 0})
+    assert not any(line.startswith(("skipped", "document")) for line in show("status").splitlines())
+
+
 # Gaps
 
 

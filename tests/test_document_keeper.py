@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.events import Output
 from agent.core.observations import Observation, RunRecorded
 from agent.document_keeper import SERVER_SILENCE_MS, TORN_MS, WRITE_DELAY_MS, DocumentKeeper
 from agent.sensors.clock import now_ms
@@ -29,10 +30,10 @@ class Desk:
         self.is_testing = False
         self.concluded: list[Observation] = []
         self.is_durable = True
-        self.troubles: list[str | None] = []
+        self.status: dict[str, object] = {}
         file = DocumentFile(directory / "course", journal)
         self.keeper = DocumentKeeper(
-            file, lambda: self.learnpack_since, lambda: self.is_testing, self._conclude, self.troubles.append
+            file, lambda: self.learnpack_since, lambda: self.is_testing, self._conclude, self.status.update
         )
 
     def _conclude(self, observations: list[Observation]) -> bool:
@@ -125,6 +126,20 @@ def test_a_document_on_which_learnpack_could_not_start_is_mended_also_while_one_
     assert desk.written
 
 
+@pytest.mark.parametrize("then", [DOCUMENT, None], ids=["finished", "deleted"])
+def test_a_torn_document_that_is_whole_or_gone_before_it_is_mended_is_left_alone(desk: Desk, then: str | None) -> None:
+    desk.learnpack_since = now_ms() - 60_000
+    desk.keeper.handle(now_ms(), COURSE)
+    desk.learnpack_writes(DOCUMENT[:100])
+    desk.keeper.handle(now_ms(), COURSE)
+    if then is None:
+        desk.path.unlink()
+    else:
+        desk.path.write_text(then)  # and no notice: a polled file system tells of it later
+    desk.keeper.handle(now_ms() + TORN_MS, COURSE)
+    assert (desk.path.read_text() if desk.path.exists() else None) == then
+
+
 def test_a_document_that_is_whole_again_in_time_is_left_alone(desk: Desk) -> None:
     desk.learnpack_since = now_ms() - 60_000
     desk.keeper.handle(now_ms(), COURSE)
@@ -164,3 +179,53 @@ def test_what_is_due_moves_with_the_clock(desk: Desk) -> None:
     before = desk.keeper.deadline()
     desk.keeper.shift(5_000)
     assert before is not None and desk.keeper.deadline() == before + 5_000
+
+
+def test_what_learnpack_wrote_without_a_notice_yet_is_not_replaced(desk: Desk) -> None:
+    desk.learnpack_since = now_ms() - 60_000
+    desk.keeper.handle(now_ms(), COURSE)
+    desk.keeper.learnpack_ran()
+    desk.keeper.changed(now_ms())
+    desk.path.write_text(DOCUMENT)  # as it does some ms after the run
+    desk.keeper.handle(now_ms() + WRITE_DELAY_MS, COURSE)
+    assert desk.path.read_text() == DOCUMENT
+    assert desk.keeper.deadline() is None
+
+
+def test_when_something_is_due_is_known_without_a_look(desk: Desk) -> None:
+    desk.keeper.changed(now_ms())
+    desk.work()  # a document lies there: whose it is can be asked
+    desk.learnpack_since = desk.path.stat().st_mtime_ns // 1_000_000 - 1_000
+    desk.keeper.changed(now_ms())
+    deadline = desk.keeper.deadline()
+    desk.journal.close()
+    assert deadline is not None and desk.keeper.deadline() == deadline
+
+
+def test_another_journal_is_asked_for_what_waits_in_it_and_not_for_the_rows_of_the_former(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.is_durable = False
+    desk.learnpack_writes(DOCUMENT)
+    desk.work()
+    assert len(desk.concluded) == 1
+    desk.is_durable = True
+    with Journal.open(tmp_path / "other", create=True) as other:
+        desk.keeper.use(other)
+        desk.learnpack_writes(DOCUMENT)  # its row gets the key that it had in the former journal
+        desk.work()
+        assert len(desk.concluded) == 2
+        assert recorded(other, now_ms(), is_logged_in=False).rows == ()
+
+
+def test_how_large_the_document_is_and_how_many_texts_it_lacks_is_told(desk: Desk) -> None:
+    desk.journal.append([a_test("01-hello", 3, 4, stdout="x" * 5_000, output=Output.FULL)], None)
+    desk.keeper.changed(now_ms())
+    desk.work()
+    size = desk.path.stat().st_size
+    assert desk.status == {"document": None, "document_size": size, "document_omitted": 0}
+    desk.keeper.file.limit = 1_000
+    desk.keeper.changed(now_ms())
+    desk.work()
+    assert desk.status["document_omitted"] == 1
+    assert desk.status["document_size"] == desk.path.stat().st_size < size

@@ -130,12 +130,6 @@ class DocumentFile:
     def path(self) -> str:
         return path_in(self.root, self.base)
 
-    def foreign(self) -> bool:
-        """Whether a document lies there that was neither written here nor adopted.  Raises DocumentError."""
-        with directory_of(self.root, self.base, create=False) as directory:
-            identity = None if directory is None else identity_in(directory)
-        return identity is not None and list(identity) not in self._known()
-
     def foreign_since(self, since: int) -> bool:
         """Whether somebody else wrote the document at or after `since` (ms): LearnPack, if its server began then.
 

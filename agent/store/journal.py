@@ -11,7 +11,8 @@ A record's texts (source, output) lie in a column of their own, the last one: SQ
 own, which are not read when it is not asked for.  The table for what LearnPack recorded itself is here too, and
 `agent.store.adoption` fills it.  One Journal object belongs to one thread; a second thread opens its own.
 
-Known to be weak: damage is noticed when it is met, not searched for at the start (230 MB took 0.15 s to check).
+Known to be weak: damage is noticed when it is met, not searched for at the start (230 MB took 0.15 s to check); only
+the facts and the newest record are read then.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ _MIGRATIONS = {
     1: """
 ALTER TABLE adopted ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX adopted_waiting ON adopted(waits) WHERE waits;
+UPDATE facts SET value = CAST(json_remove(CAST(value AS TEXT), '$.queue_length', '$.queue_last') AS BLOB)
+ WHERE key = 'state' AND json_valid(CAST(value AS TEXT));
 """,
 }
 
@@ -209,6 +212,11 @@ class Journal:
         self.id = str(self.fact("journal_id") or "")
         if not self.id:
             raise JournalCorrupt(f"{self.path}: it has no identity")
+        if not read_only:  # what whoever writes needs first
+            for (key,) in execute("SELECT key FROM facts WHERE key<>'state'").fetchall():
+                self.fact(key)
+            self.state()
+            self.last_at()
 
     def close(self) -> None:
         self.connection.close()
@@ -300,13 +308,16 @@ class Journal:
         """What `append` or `save_state` was given last."""
         with _translated(self.path):
             row = self.connection.execute("SELECT value FROM facts WHERE key='state'").fetchone()
-        return None if row is None else bytes(row[0])
+        return None if row is None else row[0]
 
     def fact(self, key: str) -> Any:
         """What `put_fact` was given last for this key, or None."""
         with _translated(self.path):
             row = self.connection.execute("SELECT value FROM facts WHERE key=?", (key,)).fetchone()
-        return None if row is None else orjson.loads(row[0])
+        try:
+            return None if row is None else orjson.loads(row[0])
+        except ValueError as error:
+            raise JournalCorrupt(f"{self.path}: fact {key}: {error}") from error
 
     def put_fact(self, key: str, value: Any, *, durable: bool = False) -> None:
         """Remembers a JSON-able value under a key; None forgets it.  Not in use for keys: "state", "journal_id"."""
@@ -324,6 +335,12 @@ class Journal:
         """The number of the newest record, 0 before the first."""
         with _translated(self.path):
             return int(self.connection.execute("SELECT coalesce(max(number), 0) FROM records").fetchone()[0])
+
+    def last_at(self) -> int | None:
+        """The time (ms) of the newest record, None before the first."""
+        with _translated(self.path):
+            row = self.connection.execute("SELECT at FROM records ORDER BY number DESC LIMIT 1").fetchone()
+        return None if row is None else row[0]
 
     def records(self, after: int = 0, step_slug: str | None = None, *, with_texts: bool = True) -> Iterator[Record]:
         """The records with a higher number, oldest first; those of one step when `step_slug` is given.

@@ -81,6 +81,15 @@ class Place:
         os.utime(self.path, ns=(0, self.path.stat().st_mtime_ns - 10**9))
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether the next look reads what lies there: it was neither written here nor adopted."""
+        if not self.path.exists():
+            return False
+        found = self.path.stat()
+        identity = [found.st_ino, found.st_size, found.st_mtime_ns]
+        return identity not in (self.journal.fact("document") or {}).values()
+
+    @property
     def in_learn(self) -> set[str]:
         return {path.name for path in (self.root / ".learn").iterdir()}
 
@@ -411,9 +420,9 @@ def test_learnpack_and_the_agent_may_take_turns_forever(place: Place) -> None:
         # LearnPack's next start: it reads the whole document, adds to it and writes it in place.
         document = json.loads(place.path.read_bytes())
         place.learnpack_writes(document)
-        assert place.file.foreign()
+        assert place.is_foreign
         assert place.file.adopt(COURSE).new == 0
-        assert not place.file.foreign()
+        assert not place.is_foreign
         assert place.written() == first, turn
     document = json.loads(place.path.read_bytes())
     document["steps"][1]["tests"].append(attempt(50, 51))
@@ -430,7 +439,7 @@ def test_a_lost_journal_gets_everything_back_from_the_document(place: Place) -> 
     place.journal, aside = open_or_replace(place.state, "now")
     assert aside is not None
     place.file = DocumentFile(place.root, place.journal)
-    assert place.file.foreign()
+    assert place.is_foreign
     assert place.written() == before
 
 
@@ -438,11 +447,10 @@ def test_a_lost_journal_gets_everything_back_from_the_document(place: Place) -> 
 
 
 def test_our_own_document_is_not_foreign(place: Place) -> None:
-    assert not place.file.foreign()  # there is no `.learn` yet
+    assert not place.is_foreign  # there is no `.learn` yet
     place.write()
-    assert not place.file.foreign()
+    assert not place.is_foreign
     again = DocumentFile(place.root, place.journal)
-    assert not again.foreign()
     assert again.adopt(COURSE).new == 0
 
 
@@ -463,9 +471,9 @@ def test_a_document_that_came_with_git_or_was_deleted_is_noticed(place: Place) -
     place.write()
     text = place.path.read_bytes()
     place.path.unlink()
-    assert not place.file.foreign()
+    assert not place.is_foreign
     place.path.write_bytes(text)  # the same text, in another file
-    assert place.file.foreign()
+    assert place.is_foreign
 
 
 def test_adopting_changes_nothing_in_the_course(place: Place) -> None:
@@ -483,7 +491,7 @@ def test_a_document_that_changed_just_now_is_looked_at_again(place: Place) -> No
     os.utime(place.path)
     place.file.adopt(COURSE)
     # Another write in the same tick of the clock would look the same.
-    assert place.file.foreign()
+    assert place.is_foreign
 
 
 @pytest.mark.parametrize(
@@ -494,14 +502,13 @@ def test_a_document_that_changed_just_now_is_looked_at_again(place: Place) -> No
         b'{"slug": "demo", "steps": [}}',
         b'{"slug": "demo", "odd": ' + b"[" * 300 + b"]" * 300 + b"}",
         b'{"slug": "demo", "odd": ["\\ud800", ' + b"[" * 3000 + b"]" * 3000 + b"]}",
-        b'{"slug": "demo", "odd": ["\\ud800", ' + b"9" * 30 + b"]}",
     ],
-    ids=["torn", "text", "crossed", "deep", "deep with a surrogate", "big with a surrogate"],
+    ids=["torn", "text", "crossed", "deep", "deep with a surrogate"],
 )
 def test_a_torn_document_is_copied_aside_before_it_is_replaced(place: Place, text: bytes) -> None:
     place.learnpack_writes(text)
     assert place.file.adopt(COURSE).problem is not None
-    assert place.file.foreign()
+    assert place.is_foreign
     assert place.path.read_bytes() == text
     written = place.write()
     assert written.aside == place.state / f"telemetry-{NOW}.json"
@@ -598,7 +605,7 @@ def test_a_link_in_the_place_of_learn_is_refused(place: Place, tmp_path: Path) -
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (place.root / ".learn").symlink_to(elsewhere)
-    for action in (place.write, place.file.foreign, lambda: place.file.adopt(COURSE)):
+    for action in (place.write, lambda: place.file.adopt(COURSE)):
         with pytest.raises(DocumentError, match="symbolic link"):
             action()
     assert list(elsewhere.iterdir()) == []
@@ -609,7 +616,7 @@ def test_a_link_in_the_place_of_the_document_is_refused(place: Place, tmp_path: 
     precious.write_text("{}")
     (place.root / ".learn").mkdir()
     place.path.symlink_to(precious)
-    for action in (place.write, place.file.foreign, lambda: place.file.adopt(COURSE)):
+    for action in (place.write, lambda: place.file.adopt(COURSE)):
         with pytest.raises(DocumentError, match="symbolic link"):
             action()
     assert (precious.read_text(), place.path.is_symlink()) == ("{}", True)
@@ -655,7 +662,7 @@ def test_on_a_disk_that_takes_no_more_the_old_document_stays(place: Place) -> No
         place.write()
     assert place.path.read_bytes() == before
     assert place.in_learn == {"telemetry.json"}
-    assert not place.file.foreign()
+    assert not place.is_foreign
     place.write()
     assert len(by_slug(json.loads(place.path.read_bytes()))["01-hello"]["tests"]) == 40
 

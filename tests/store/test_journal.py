@@ -16,7 +16,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from agent.core.codec import from_plain
 from agent.core.events import Event, Output
+from agent.core.inference import Snapshot
 from agent.store import journal as journal_module
 from agent.store.adoption import waiting
 from agent.store.journal import (
@@ -323,6 +325,26 @@ def test_a_record_that_cannot_be_read_is_damage(journal: Journal) -> None:
             list(journal.records())
 
 
+def test_a_fact_that_is_no_json_is_damage_and_met_when_the_journal_is_opened(directory: Path) -> None:
+    with Journal.open(directory, create=True) as journal:
+        journal.put_fact("document", {"written": [1]})
+        journal.connection.execute("UPDATE facts SET value=x'7b' WHERE key='document'")
+        with pytest.raises(JournalCorrupt, match="fact document"):
+            journal.fact("document")
+    with Journal.open(directory, create=False, read_only=True) as reader:
+        assert reader.last_number == 0  # a reader may not need it
+    journal, aside = open_or_replace(directory, "now")
+    with journal:
+        assert aside is not None and journal.fact("document") is None
+
+
+def test_the_time_of_the_newest_record_is_known_even_where_it_cannot_be_read(journal: Journal) -> None:
+    assert journal.last_at() is None
+    journal.append(EVENTS, None)
+    journal.connection.execute("UPDATE records SET body='{'")
+    assert journal.last_at() == EVENTS[-1].at
+
+
 def test_a_journal_that_was_deleted_under_the_agent_is_noticed(directory: Path) -> None:
     with Journal.open(directory, create=True) as journal:
         journal.append(EVENTS, None)
@@ -445,9 +467,17 @@ def test_a_lock_of_another_process_holds_the_writer_up_for_a_moment_only(directo
             other.close()
 
 
+#: As agent 0.1.0 wrote it.
+STATE_OF_SCHEMA_1 = (
+    b'{"last_seen":9,"session":null,"visits":[[1,"01-hello"]],"opened":["01-hello","02-more"],"completed":["01-hello"],'
+    b'"queue_length":1,"queue_last":{"name":"start_exercise","slug":"01-hello","time":null},"config_current":null,'
+    b'"gone_since":null,"in_flight":[]}'
+)
+
+
 def test_a_journal_of_an_older_agent_is_brought_up_to_date_and_keeps_its_records(tmp_path: Path) -> None:
     with Journal.open(tmp_path, create=True) as journal:
-        (record,) = journal.append([a_test("01-hello", 1, 2)], b"{}")
+        (record,) = journal.append([a_test("01-hello", 1, 2)], STATE_OF_SCHEMA_1)
         journal.connection.execute("DROP INDEX adopted_waiting")
         journal.connection.execute("ALTER TABLE adopted DROP COLUMN waits")
         body = "SELECT body FROM records"
@@ -461,3 +491,15 @@ def test_a_journal_of_an_older_agent_is_brought_up_to_date_and_keeps_its_records
     with Journal.open(tmp_path, create=True) as journal:
         assert list(journal.records()) == [record]
         assert waiting(journal) == []
+        state = from_plain(Snapshot, orjson.loads(journal.state() or b""))
+        assert (state.opened, state.completed) == ({"01-hello", "02-more"}, {"01-hello"})
+
+
+def test_a_journal_of_an_older_agent_with_a_state_that_is_no_json_is_brought_up_to_date(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, create=True) as journal:
+        journal.append(EVENTS, b"{")
+        journal.connection.execute("DROP INDEX adopted_waiting")
+        journal.connection.execute("ALTER TABLE adopted DROP COLUMN waits")
+        journal.connection.execute("PRAGMA user_version=1")
+    with Journal.open(tmp_path, create=True) as journal:
+        assert (journal.last_number, journal.state()) == (4, b"{")
