@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .config import LOG_LEVELS, Config, ConfigError, course_state_dir, load_config
+from .config import LOG_LEVELS, Config, ConfigError, course_key, course_state_dir, load_config
+from .core.course import one_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .core.course import Course
     from .store.journal import Journal, Record
 
@@ -117,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What a terminal of another encoding can't show becomes an escape.  (JSON is written as bytes, always UTF-8.)
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -137,6 +141,13 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         _drop_unwritable_output()
         return _say(CANNOT_CREATE, f"{error.filename or 'error'}: {error.strerror or error}")
+
+
+def _open_closed_streams() -> None:
+    """What was closed (`2>&-`), which Python makes None of, leads nowhere; else the next file would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  for as long as we live
 
 
 def _call(arguments: argparse.Namespace) -> int:
@@ -160,13 +171,8 @@ def _drop_unwritable_output() -> None:
 
 
 def _say(code: int, line: str) -> int:
-    print(f"learnpack-agent: {_one_line(line)}", file=sys.stderr)
+    print(f"learnpack-agent: {one_line(line)}", file=sys.stderr)
     return code
-
-
-def _one_line(text: str) -> str:
-    """A line that any terminal can show: undecodable bytes and line breaks of file names are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _config(arguments: argparse.Namespace) -> Config:
@@ -236,7 +242,7 @@ def _log_to_stderr(level: str) -> None:
         priorities = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
 
         def format(self, record: logging.LogRecord) -> str:
-            line = _one_line(super().format(record))
+            line = one_line(super().format(record))
             if not under_systemd:
                 return line
             return f"<{next(number for level, number in self.priorities if record.levelno >= level)}>{line}"
@@ -269,7 +275,7 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(dumped(status))
     else:
-        print("\n".join(map(_one_line, status_lines(status))))
+        print("\n".join(map(one_line, status_lines(status))))
     return 0
 
 
@@ -284,7 +290,7 @@ def _events(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 _print_json(lines.line(record))
             else:
-                print(_one_line(event_line(record)))
+                print(one_line(event_line(record)))
             if arguments.follow:
                 sys.stdout.flush()
     return 0
@@ -295,14 +301,24 @@ def _all(journal: Journal, *, with_texts: bool) -> Iterator[Record]:
 
 
 def _followed(journal: Journal, *, with_texts: bool) -> Iterator[Record]:
-    """All records, and then those to come, for ever."""
+    """All records, and then those to come, until the journal is another file or none: then 69."""
     import time
 
-    last = 0
+    def inode() -> tuple[int, int] | None:
+        try:
+            found = os.stat(journal.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    last, opened = 0, inode()
     while True:
+        is_gone = inode() != opened  # asked first: what was written until then is still read
         for record in journal.records(after=last, with_texts=with_texts):
             last = record.number
             yield record
+        if is_gone:
+            raise _Failed(UNAVAILABLE, f"{journal.path}: deleted or moved away")
         time.sleep(0.25)
 
 
@@ -314,7 +330,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         record = found(journal, arguments.event)
         if record is None:
             raise _Failed(FAILURE, f"no event {arguments.event} is recorded of {course.root}")
-        print("\n".join(map(_one_line, explanation(journal, record))))
+        print("\n".join(map(one_line, explanation(journal, record))))
     return 0
 
 
@@ -338,9 +354,9 @@ def _repair(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from .sensors.learnpack import config_trouble
-    from .sensors.processes.servers import server_of
+    from .sensors.processes.servers import agent_of, server_of
     from .store.adoption import OtherCourse
-    from .store.lock import AlreadyRunning, Lock, holder
+    from .store.lock import NAME, AlreadyRunning, Lock, holder
     from .store.on_disk import DocumentError
     from .store.repairing import mend
 
@@ -348,7 +364,10 @@ def _repair(arguments: argparse.Namespace) -> int:
     course = _course(arguments.course)
     state = Path(course_state_dir(config, course.root))
     again = "stop it, repair, and start it again"
-    if state.is_dir() and (pid := holder(state)) is not None:
+    pid = holder(state) if state.is_dir() else None
+    if pid is None:  # one with another state directory: root's is not the student's
+        pid = agent_of(f"/{course_key(course.root)}/{NAME}")
+    if pid is not None:
         raise _Failed(ALREADY_RUNNING, f"an agent is running for this course (process {pid or 'unknown'}): {again}")
     if (pid := server_of(course)) is not None:
         words = f"LearnPack is running for this course (process {pid}) and would write the file over"
@@ -368,17 +387,25 @@ def _repair(arguments: argparse.Namespace) -> int:
     finally:
         if lock is not None:
             lock.release()
+    if _is_another_users(course.root, state):
+        print("the journal of the course's owner is not used; name it with --state-dir, or repair as that user")
     notes = [*done.notes, *filter(None, [config_trouble(course)])]
     for line in (*done.changes, *(f"can't be mended: {note}" for note in notes)):
-        print(_one_line(line))
+        print(one_line(line))
     if not done.changes:
         print("nothing to mend")
     elif arguments.dry_run:
         print("dry run: nothing was written")
     else:
         kept = f"the original is in {done.aside}" if done.aside else "the original was empty"
-        print(_one_line(f"mended; {kept}"))
+        print(one_line(f"mended; {kept}"))
     return 0
+
+
+def _is_another_users(root: str, state: Path) -> bool:
+    """Whether root works on a student's course without the student's state directory."""
+    owner = os.stat(root).st_uid
+    return os.geteuid() == 0 != owner and not (state.is_dir() and state.stat().st_uid == owner)
 
 
 def _code_of(cause: BaseException | None) -> int:

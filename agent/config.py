@@ -56,7 +56,7 @@ def load_config(*, file: str | None, environment: Mapping[str, str], arguments: 
 
     Raises ConfigError; a file named explicitly must exist, the others may.
     """
-    named = file or environment.get("LEARNPACK_AGENT_CONFIG")
+    named = file if file is not None else environment.get("LEARNPACK_AGENT_CONFIG") or None
     home = environment.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     config = Config(state_dir=_default_state_dir(environment))
     for path, required in (

@@ -14,11 +14,12 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .config import course_key
@@ -138,11 +139,33 @@ def _acts(stage: _Stage) -> list[Act]:
 
 def demo() -> int:
     """Play the demo on stdout; 0 if the agent concluded exactly what was done, else 1."""
-    directory = os.path.realpath(tempfile.mkdtemp(prefix="learnpack-agent-demo-"))
+    with _ended_by(signal.SIGTERM, signal.SIGHUP):
+        directory = os.path.realpath(tempfile.mkdtemp(prefix="learnpack-agent-demo-"))
+        try:
+            return _play(directory)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ended_by(*signals: signal.Signals) -> Iterator[None]:
+    """The first of these signals is a SystemExit, so that agent and directory go with us.  Those that follow (`timeout`
+    sends two) don't disturb that; one that was ignored before (`nohup`) stays ignored."""
+    before = {number: signal.getsignal(number) for number in signals}
+    handled = [number for number in signals if before[number] is not signal.SIG_IGN]
+
+    def end(number: int, _: object) -> None:
+        for each in handled:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in handled:
+        signal.signal(number, end)
     try:
-        return _play(directory)
+        yield
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        for number in handled:
+            signal.signal(number, before[number])
 
 
 def _play(directory: str) -> int:

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,23 @@ def test_what_was_recorded_can_be_read_whatever_became_of_the_course(
     assert len(called(capfd, "events", recorded, "--state-dir", state_dir)[1].splitlines()) == 3
 
 
+def test_a_students_names_cannot_write_to_the_terminal(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path
+) -> None:
+    odd = StepName("02-\x1b[2J\x1b]0;owned\x07\x9b", 2)
+    why = (Evidence(7, 3_000, "process 5 executed python 02-\x1b[2J\u202e/app.py"),)
+    with Journal.open(state_of(recorded, state_dir), create=False) as journal:
+        journal.append([OpenStep(3_000, odd, why)], None)
+    (recorded / "exercises" / odd.slug).mkdir()
+    for arguments in (["status", recorded], ["events", recorded], ["explain", recorded, "4"]):
+        code, out, err = called(capfd, *arguments, "--state-dir", state_dir)
+        assert (code, err) == (0, "")
+        assert r"02-\x1b[2J" in out
+        assert all(letter.isprintable() for letter in out.replace("\n", ""))
+    missing = recorded.parent / "\x1b[2Jnowhere"
+    assert "\x1b" not in called(capfd, "status", missing, "--state-dir", state_dir)[2]
+
+
 def test_explain_tells_the_observations_behind_an_event(
     capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path
 ) -> None:
@@ -219,6 +238,92 @@ def test_a_reader_that_goes_away_is_no_failure(recorded: Path, state_dir: Path) 
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("closed", ["0<&-", ">&-", "2>&-", "0<&- >&- 2>&-"])
+def test_streams_that_were_closed_change_nothing(recorded: Path, state_dir: Path, closed: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "agent"]
+    here = Path(cli.__file__).parent.parent
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+        words = [*command, *map(str, arguments), "--state-dir", str(state_dir)]
+        return subprocess.run(words, cwd=here, capture_output=True, timeout=30)
+
+    done = call("events", recorded)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (b"buffer overflow" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+    assert call("status", recorded / "nowhere").returncode == 78
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "0<&- >&- 2>&-"])
+def test_an_agent_whose_streams_were_closed_watches_and_ends_as_ever(
+    course: Path, state_dir: Path, closed: str
+) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "agent", "run", str(course)]
+    directory = state_of(course, state_dir)
+    log = course.parent / "log"
+    with log.open("wb") as output:
+        agent = subprocess.Popen(
+            [*command, "--state-dir", str(state_dir)],
+            cwd=Path(cli.__file__).parent.parent,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: agent.poll() is not None or is_ready(directory))
+        assert agent.poll() is None, log.read_text()
+        agent.terminate()
+        assert agent.wait(20) == 0
+    finally:
+        agent.kill()
+        agent.wait()
+    assert "Traceback" not in log.read_text()
+
+
+def is_ready(directory: str) -> bool:
+    try:
+        with Journal.open(directory, create=False, read_only=True) as journal:
+            return "ready_at" in (journal.fact("status") or {})
+    except JournalError:
+        return False
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_following_a_journal_that_is_deleted_or_another_one_ends_with_69(
+    recorded: Path, state_dir: Path, is_replaced: bool
+) -> None:
+    directory = state_of(recorded, state_dir)
+    words = ["events", str(recorded), "--follow", "--state-dir", str(state_dir)]
+    reader = subprocess.Popen(
+        [sys.executable, "-m", "agent", *words],
+        cwd=Path(cli.__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert reader.stdout is not None
+        for _ in range(3):
+            assert reader.stdout.readline() != ""
+        with Journal.open(directory, create=False) as journal:
+            journal.append([Gap(3_000, 2_500, "the last one", EVIDENCE)], None)
+            shutil.rmtree(directory)
+        if is_replaced:
+            Journal.open(directory, create=True).close()
+        out, err = reader.communicate(timeout=30)
+    finally:
+        reader.kill()
+        reader.wait()
+    assert reader.returncode == 69
+    assert len(err.splitlines()) == 1 and "deleted or moved away" in err
+    assert "the last one" in out
 
 
 # --- what is read may be damaged, missing or odd ------------------------------------------------------------------
@@ -591,6 +696,14 @@ def test_a_named_configuration_file_must_exist(capfd: pytest.CaptureFixture[str]
     code, _, err = called(capfd, "status", course, "--config", tmp_path / "missing.toml")
     assert code == 78
     assert "missing.toml" in err
+
+
+def test_an_empty_variable_names_no_configuration_file_but_an_empty_argument_is_a_fault(
+    capfd: pytest.CaptureFixture[str], recorded: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEARNPACK_AGENT_CONFIG", "")
+    assert called(capfd, "status", recorded, "--state-dir", state_dir)[0] == 0
+    assert called(capfd, "status", recorded, "--state-dir", state_dir, "--config", "")[0] == 78
 
 
 def test_each_course_has_a_directory_of_its_own_with_a_readable_name() -> None:

@@ -214,6 +214,17 @@ def test_root_gives_the_document_back_to_its_owner(repair: Repair) -> None:
     assert (repair.path.stat().st_uid, repair.path.stat().st_gid) == (1500, 1501)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root repairs another user's course")
+def test_root_is_told_that_a_students_journal_is_not_used(repair: Repair) -> None:
+    repair.write(OLD)
+    os.chown(repair.course, 1500, 1500)
+    words = "the journal of the course's owner is not used; name it with --state-dir, or repair as that user"
+    assert repair.call("--dry-run").out[0] == words
+    with Journal.open(repair.state, create=True):
+        os.chown(repair.state, 1500, 1500)
+    assert words not in repair.call("--dry-run").out
+
+
 # Beside LearnPack
 
 
@@ -359,6 +370,44 @@ def test_while_an_agent_runs_it_refuses_and_says_what_to_do(stage: Stage, course
     assert done.err[0].endswith("stop it, repair, and start it again")
     assert agent.stop() == 0
     assert Repair(course, agent.state).call().code == 0
+
+
+def test_an_agent_with_another_state_directory_is_seen_too(stage: Stage, course: Path, repair: Repair) -> None:
+    """Root's own state directory knows nothing of the student's agent."""
+    agent = stage.agent(course, "elsewhere").start()
+    assert agent.process is not None
+    repair.write(OLD)
+    for more in (("--dry-run",), ()):
+        done = repair.call(*more)
+        assert (done.code, done.out, len(done.err)) == (75, [], 1)
+        assert f"(process {agent.process.pid})" in done.err[0]
+    assert not repair.states.exists(), "nothing was kept aside, so nothing was changed"
+    agent.kill()
+    assert repair.call("--dry-run").code == 0
+
+
+def test_with_a_journal_what_is_nested_too_deeply_for_it_is_no_obstacle(recorded: Repair) -> None:
+    deep = {"slug": "a-course-of-our-own", "user_id": 7, "steps": [], "workout_session": []}
+    recorded.write(json.dumps(deep)[:-1].encode() + b', "deep": ' + b"[" * 252 + b"]" * 252 + b"}")
+    for more in (("--dry-run",), ()):
+        done = recorded.call(*more)
+        assert (done.code, done.err) == (0, [])
+        assert any("not united with the agent's journal: it can't be kept" in line for line in done.out), done.out
+
+
+def test_what_is_valid_json_is_not_called_torn(repair: Repair) -> None:
+    repair.write(OLD)
+    repair.call()
+    mended = repair.path.read_bytes()
+    with_half_an_emoji = mended.replace(b'"user_id":7', rb'"user_id":7,"title":"\ud83d"')
+    assert with_half_an_emoji != mended
+    repair.write(with_half_an_emoji)
+    assert repair.call().out == ["nothing to mend"]
+    assert repair.path.read_bytes() == with_half_an_emoji
+    repair.write(mended.replace(b'"user_id":7', b'"user_id":7,"title":"caf\xe9"'))
+    assert repair.call("--dry-run").out == ["bytes that are no UTF-8, now U+FFFD", "dry run: nothing was written"]
+    repair.call()
+    assert repair.document["title"] == "caf\ufffd"
 
 
 def test_with_a_journal_the_union_is_written(recorded: Repair) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -114,3 +116,34 @@ def test_an_agent_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -
         assert agent.stdout.readline() == b"on\n"
         demo._end(agent)
     assert agent.returncode == -9
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_takes_its_agent_and_its_directory_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "agent", "demo"],
+        cwd=Path(demo.__file__).parent.parent,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as playing:
+        try:
+            assert playing.stdout is not None
+            first = playing.stdout.readline()
+            found = re.search(r"the agent \(process (\d+)\)", first)
+            assert found is not None, first
+            playing.send_signal(number)
+            playing.send_signal(number)  # as `timeout` does: to the process, and to its group
+            assert playing.wait(PATIENCE_S) == 128 + number
+        finally:
+            playing.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(found[1]), 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_is_played_gives_the_signals_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_play", lambda directory: 0)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    assert demo.demo() == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before

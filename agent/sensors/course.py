@@ -20,8 +20,9 @@ from typing import Any
 
 import orjson
 
-from ..core.course import ENTRIES, Course, Step, printable, step_from
-from .picture import BASES, ENVIRONMENT_MARK, SKIPPED_DIRECTORIES, is_transient, one_line, read_regular
+from ..core.course import ENTRIES, Course, Step, one_line, printable, step_from
+from ..core.json_as_node import read_as_node
+from .picture import BASES, ENVIRONMENT_MARK, SKIPPED_DIRECTORIES, is_transient, read_regular
 
 #: Where the course's configuration may be; the first one counts.
 CONFIG_FILES = ("learn.json", ".learn/learn.json", "bc.json")
@@ -138,20 +139,12 @@ def _read_config(root: str) -> Mapping[str, Any]:
     if not content.strip():
         raise CourseError(f"{shown}: empty")
     try:
-        config = _parsed(content)
+        config = read_as_node(content, orjson.loads)
     except orjson.JSONDecodeError as error:
         raise CourseError(f"{shown}: not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     if not isinstance(config, dict):
         raise CourseError(f"{shown}: not a JSON object")
     return config
-
-
-def _parsed(content: bytes) -> Any:
-    """JSON as node reads it: bytes that are not UTF-8 become U+FFFD.  Raises orjson.JSONDecodeError."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return orjson.loads(content.decode("utf-8", "replace"))
 
 
 def _check_root(root: str) -> None:
@@ -337,7 +330,7 @@ def _is_jest_configured(root: str, names: list[str]) -> bool:
     if "package.json" not in names:
         return False
     try:
-        package = _parsed(_text(os.path.join(root, "package.json")).encode())
+        package = read_as_node(_text(os.path.join(root, "package.json")).encode(), orjson.loads)
     except (OSError, ValueError):
         return False
     return isinstance(package, dict) and "jest" in package

@@ -17,23 +17,10 @@ import orjson
 
 from ..core.course import Course, printable
 from ..core.events import TestResult
+from ..core.json_as_node import read_as_node
 from ..core.observations import ConfigRead, Observation, QueueEntry, QueueRead, ReportRead
 from ..core.printed import shortened
 from .picture import LEARNPACK_LIMIT, parent_of, read_regular
-
-
-def read_learnpack_file(course: Course, relative_path: str, at: int) -> Observation | None:
-    """The observation that this file of the course's LearnPack directory is, or None if it says nothing (yet).
-
-    None for a file that is absent, unreadable, larger than 8 MiB, not valid JSON, or of no interest.
-    """
-    if _reader_of(course, relative_path) is None:
-        return None
-    try:
-        _, content = read_regular(os.path.join(course.root, relative_path), LEARNPACK_LIMIT)
-    except OSError:
-        return None  # it was there a moment ago; its next change is another event
-    return None if content is None else parse_learnpack_file(course, relative_path, content, at)
 
 
 def is_logged_in(course: Course) -> bool:
@@ -55,10 +42,10 @@ def config_trouble(course: Course) -> str | None:
     path = f"{course.base}/config.json"
     try:
         _, content = read_regular(os.path.join(course.root, path), LEARNPACK_LIMIT)
+        if content is not None:
+            read_as_node(content, orjson.loads)
     except OSError:
         return None
-    try:
-        orjson.loads(content or b"")
     except orjson.JSONDecodeError:
         return f"{path} is no JSON, and LearnPack can't start: delete it, LearnPack makes it anew"
     return None
@@ -67,7 +54,7 @@ def config_trouble(course: Course) -> str | None:
 def _is_session(path: str) -> bool:
     try:
         _, content = read_regular(path, LEARNPACK_LIMIT)
-        item = orjson.loads(content or b"null")
+        item = read_as_node(content or b"null", orjson.loads)
     except (OSError, orjson.JSONDecodeError):
         return False
     payload = item.get("value") if isinstance(item, dict) and item.get("key") == "bc-payload" else None
@@ -75,12 +62,13 @@ def _is_session(path: str) -> bool:
 
 
 def parse_learnpack_file(course: Course, relative_path: str, content: bytes, at: int) -> Observation | None:
-    """The same from content that was read already."""
+    """The observation that this content of a file of the course's LearnPack directory is, or None if it says nothing
+    (yet): it is no JSON, or of no interest."""
     reader = _reader_of(course, relative_path)
     if reader is None:
         return None
     try:
-        data = orjson.loads(content)
+        data = read_as_node(content, orjson.loads)
     except orjson.JSONDecodeError:
         return None
     name = relative_path.rpartition("/")[2]

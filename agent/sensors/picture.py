@@ -21,8 +21,6 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..core.course import printable
-
 #: Larger files are compared without reading them.
 CONTENT_LIMIT = 1 << 20
 #: LearnPack's own JSON is read whole up to this size; vscode_queue.json of a long session has some 10 kB.
@@ -108,12 +106,6 @@ def parent_of(path: str) -> str:
 def is_below(path: str, top: str) -> bool:
     """Whether a relative path is `top` itself or lies in it."""
     return top == "." or path == top or path.startswith(top + "/")
-
-
-def one_line(text: str) -> str:
-    """A path or a message for the log: valid Unicode, without line breaks or control characters."""
-    clean = printable(text)
-    return clean if clean.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in clean)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,16 @@ import orjson
 
 from ..core.course import Course
 from ..core.differences import differences
+from ..core.json_as_node import read_as_node
 from ..core.mending import time_of
 from ..core.one_form import in_form
 from ..core.repair import Repaired, concluded, repair
 from ..core.salvage import salvage
-from .adoption import OtherStudent, adopt, check_course
+from .adoption import OtherCourse, adopt, check_course
 from .fold import chunks, plan
 from .journal import NAME as JOURNAL
 from .journal import Journal, JournalError, dumped, new_id
+from .json_pieces import Unreadable
 from .on_disk import (
     DocumentError,
     Identity,
@@ -112,7 +114,7 @@ def _read(course: Course, directory: int) -> tuple[Document, list[str]]:
             )
     finally:
         os.close(descriptor)
-    losses: list[str] = []
+    losses = [] if _is_utf8(data) else ["bytes that are no UTF-8, now U+FFFD"]
     document = _parsed(data)
     if document is None:
         found = salvage(data)
@@ -124,10 +126,17 @@ def _read(course: Course, directory: int) -> tuple[Document, list[str]]:
     return document, losses
 
 
+def _is_utf8(data: bytes) -> bool:
+    try:
+        return data.isascii() or bool(data.decode())
+    except UnicodeDecodeError:
+        return False
+
+
 def _parsed(data: bytes) -> Document | None:
     """A JSON object that can be written again, else None."""
     try:
-        document = orjson.loads(data)
+        document = read_as_node(data, orjson.loads)
         orjson.dumps(document)  # nothing is nested too deeply
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
@@ -173,7 +182,9 @@ def _united(
         united = _folded(journal, course, read, at, limit)
         found = concluded(united, course, telemetry_id=journal.id, at=at)
         last = _folded(journal, course, found.document, at, limit) if found.changes else united
-    except (JournalError, OtherStudent) as error:
+    except OtherCourse:
+        raise
+    except (JournalError, Unreadable) as error:
         return None, str(error)
     from_journal = [f"{line} (from the agent's journal)" for line in differences(read, united)]
     changes = (*changes, *from_journal, *found.changes, *differences(found.document, last))
@@ -181,7 +192,7 @@ def _united(
 
 
 def _folded(journal: Journal, course: Course, document: Document, at: int, limit: int) -> Document:
-    """The journal's document after this one was taken over.  Raises OtherStudent, JournalError."""
+    """The journal's document after this one was taken over.  Raises Unreadable and its kinds, JournalError."""
     _adopt(journal, course, b"".join(_text(document)))
     with journal.snapshot():
         folded: Document = orjson.loads(b"".join(chunks(journal, plan(journal, course, at, limit))))

@@ -96,6 +96,25 @@ def test_a_jest_report_is_read(watcher: Watcher, root: Path) -> None:
     assert watcher.changes() == []
 
 
+def test_a_queue_that_is_huge_a_link_or_a_pipe_says_nothing_and_the_next_one_is_read(
+    watcher: Watcher, root: Path, tmp_path: Path
+) -> None:
+    queue = root / ".learn/vscode_queue.json"
+    queue.write_text("[" + " " * (8 << 20) + "]")
+    watcher.fence()
+    queue.unlink()
+    (tmp_path / "real.json").write_text('[{"name": "linked"}]')
+    queue.symlink_to(tmp_path / "real.json")
+    watcher.fence()
+    queue.unlink()
+    os.mkfifo(queue)
+    watcher.fence()
+    assert watcher.everything() == []
+    queue.unlink()
+    write_queue(root, ("start_exercise", "02-loop"))
+    assert watcher.wait_for(QueueRead).entries == (QueueEntry("start_exercise", "02-loop", "0"),)
+
+
 def test_the_first_copy_of_a_step_is_told_but_not_its_files(watcher: Watcher, root: Path) -> None:
     copy = root / ".learn/resets/02-loop"
     copy.mkdir()

@@ -43,7 +43,7 @@ def watcher(root: Path) -> Iterator[Watcher]:
 
 def works_again(watcher: Watcher) -> None:
     """The return is told by the course and by no change of a file; then a save is seen."""
-    until(lambda: watcher.sensor.health.present)
+    until(lambda: watcher.is_present)
     kinds = [type(seen) for seen in watcher.everything()]
     since = len(kinds) - kinds[::-1].index(CourseGone) if CourseGone in kinds else 0
     assert CourseRead in kinds[since:]
@@ -55,7 +55,7 @@ def works_again(watcher: Watcher) -> None:
 def test_a_deleted_course_is_gone_and_back_when_it_is_made_again(watcher: Watcher, root: Path) -> None:
     shutil.rmtree(root)
     assert watcher.wait_for(CourseGone).reason == "the course's directory was deleted or moved away"
-    assert not watcher.sensor.health.present
+    assert not watcher.is_present
     watcher.forget()
     make_course(root, steps=("00-hello", "01-add"))
     assert len(watcher.wait_for(CourseRead).course.steps) == 2
@@ -172,7 +172,7 @@ def test_a_real_git_clone_brings_the_course_back(watcher: Watcher, root: Path, t
         subprocess.run(["git", "clone", "-q", origin, root], env=environment, check=True, capture_output=True)
         watcher.wait_for(CourseGone)
         watcher.wait_for_course(lambda course: len(course.steps) == 40)
-        until(lambda: watcher.sensor.health.present)
+        until(lambda: watcher.is_present)
         (root / "exercises/39-step/app.py").write_text("print(1)\n")
         watcher.wait_for_change("exercises/39-step/app.py", MODIFIED)
         # Deletions may have been told before the root went, if that took long; after that, only the course.
@@ -230,4 +230,4 @@ def test_nothing_is_polled_while_the_course_is_gone(watcher: Watcher, root: Path
     watcher.wait_for(CourseGone)
     until(lambda: watcher.sensor._timeout() is None)
     (root.parent / "other.txt").write_text("x")  # this wakes it, and is none of its business
-    assert not watcher.sensor.health.present
+    assert not watcher.is_present

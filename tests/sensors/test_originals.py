@@ -223,6 +223,26 @@ def test_an_error_in_the_comparing_is_not_its_end(cloned: Path, caplog: pytest.L
     comparing.stop()
 
 
+def test_a_thread_that_can_not_be_had_now_is_had_for_the_next_save(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    told: list[object] = []
+    comparing = Originals(told.append)
+    course = read_course(str(plain))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "Thread", Refused)
+        comparing.compare(course)  # the sensor must not take it for a failure of its own
+    assert "can't start new thread" in caplog.text
+    assert told == []
+    comparing.file_changed(course, "exercises/01-add/app.py")
+    until(lambda: bool(told))
+    comparing.stop()
+
+
 # --- LearnPack's copies ---
 
 

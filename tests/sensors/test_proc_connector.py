@@ -258,6 +258,21 @@ def test_another_users_processes_are_not_looked_at(tmp_path: Path, desk: Desk, s
     assert seen.exits(pid) == []
 
 
+@as_root
+def test_a_setuid_program_started_from_a_shell_in_the_course_is_not_missed(
+    tmp_path: Path, desk: Desk, seen: Seen, student: Student
+) -> None:
+    if os.statvfs(tmp_path).f_flag & os.ST_NOSUID:
+        pytest.skip("no setuid programs on this file system")
+    program = tmp_path / "as-another-user"
+    shutil.copy("/bin/sleep", program)
+    os.chown(program, 1500, 1500)
+    program.chmod(0o4755)
+    shell, _ = student.run(["/bin/sh", "-c", f"{program} 0.1; sh app.sh"], desk.step(0))
+    seen.exit_of(shell)
+    assert seen.of(EventsLost) == []
+
+
 def test_300_programs_at_50_a_second_are_seen_with_their_exit_codes(desk: Desk, student: Student, seen: Seen) -> None:
     (desk.step(1) / "quick.py").write_text("import sys; sys.exit(int(sys.argv[1]))\n")
     orders = [([PYTHON, "-S", "-E", "quick.py", str(number % 256)], desk.step(1)) for number in range(300)]

@@ -133,7 +133,6 @@ def test_the_first_level_that_works_is_used_and_said(desk: Desk) -> None:
     with Supervised(desk, first, second) as it:
         it.seen.listed()
         assert it.sensor.level == "second"
-        assert it.sensor.blind_to == "nearly everything"
         assert it.sensor.wants_opens
         (changed,) = it.seen.of(SensorChanged)
         assert (changed.sensor, changed.level, changed.blind_to) == ("processes", "second", "nearly everything")
@@ -417,12 +416,7 @@ def test_in_a_container_pidfds_serve_and_the_connector_is_not_tried_again(flags:
 def test_an_observer_may_ask_anything_before_the_first_level_is_chosen(desk: Desk) -> None:
     put: list[Observation] = []
     sensor = ProcessSensor(desk.course, put.append, levels=[])
-    assert (sensor.level, sensor.blind_to, sensor.wants_opens, sensor.last_event_ms) == (
-        NO_LEVEL,
-        "all programs",
-        False,
-        0,
-    )
+    assert (sensor.level, sensor.wants_opens, sensor.last_event_ms) == (NO_LEVEL, False, 0)
     sensor.trigger()
     sensor.check()
     sensor.stop()

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from agent.core.observations import FileText, ProcessExecuted, ProcessExited
+from agent.core.observations import FileText, ProcessExecuted, ProcessExited, SensorChanged
 from agent.sensors.processes.level import Mailbox
 from agent.sensors.processes.procfs import Procfs, has_procfs
 from agent.sensors.processes.scan import KqueueWaiter, PlainWaiter, Polling, Psutil
@@ -318,7 +318,7 @@ def kqueued(desk: Desk, fake: FakeSelect) -> Iterator[Seen]:
     sensor = ProcessSensor(desk.course, seen.put, levels=[lambda: Polling(lambda mailbox: KqueueWaiter(mailbox, fake))])
     sensor.start()
     seen.listed()
-    assert "exit codes" not in sensor.blind_to
+    assert "exit codes" not in seen.of(SensorChanged)[0].blind_to
     yield seen
     sensor.stop()
     assert fake.closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,29 @@ def test_where_processes_can_not_be_read_none_is_seen(tmp_path: Path, monkeypatc
     monkeypatch.setattr(servers, "Psutil", refused)
     course = read_course(str(make_course(tmp_path / "course", PYTHON)))
     assert servers.server_of(course) is None
+
+
+@pytest.mark.parametrize("with_procfs", [True, False])
+def test_a_process_that_holds_a_courses_lock_is_its_agent_wherever_the_lock_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_procfs: bool
+) -> None:
+    if with_procfs and not has_procfs():
+        pytest.skip("this machine has no /proc")
+    monkeypatch.setattr(servers, "has_procfs", lambda: with_procfs)
+    end = f"/{tmp_path.name}-5eed/lock"
+    assert servers.agent_of(end) is None
+    lock = tmp_path / f"anywhere{end}"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w"):
+        assert servers.agent_of(end) == os.getpid()
+        assert servers.agent_of(f"/other{end}") is None
+    assert servers.agent_of(end) is None
+
+
+def test_where_processes_can_not_be_read_no_agent_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise Refused("psutil is not installed")
+
+    monkeypatch.setattr(servers, "has_procfs", lambda: False)
+    monkeypatch.setattr(servers, "Psutil", refused)
+    assert servers.agent_of("/lock") is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from agent.core.observations import CourseRead, EventsLost, ProcessesListed, Pro
 from agent.sensors.clock import now_ms
 from agent.sensors.course import read_course
 from agent.sensors.processes import tracking
-from agent.sensors.processes.procfs import Ended, Look, Words
+from agent.sensors.processes.procfs import FOREIGN, Ended, Look, Procfs, Words, has_procfs
 from agent.sensors.processes.tracking import MAX_LEARNED, Finder, Tracker
 from tests.sensors.student import Desk, Seen, make_desk
 
@@ -298,3 +300,36 @@ def test_a_program_that_was_over_before_it_could_be_read_is_said_to_be_missed(
     lost = seen.of(EventsLost)
     assert [(one.since, one.at) for one in lost] == ([(1_000, 1_000 + lived_ms)] if is_lost else [])
     assert tracker.unread == {}
+
+
+def test_a_program_of_another_user_is_not_missed(desk: Desk, seen: Seen) -> None:
+    """`sudo`, `passwd`, `ping` that the student starts from a shell in the course."""
+
+    class Foreign(Made):
+        def words(self, pid: int) -> Words | None:
+            return FOREIGN if pid == 20 else super().words(pid)
+
+        def look(self, pid: int, words: Words | None = None) -> Look | None:
+            assert pid != 20, "it costs one stat and no more"
+            return super().look(pid, words)
+
+    tracker = Tracker(desk.course, seen.put, Foreign(desk, {10: (1, ("bash",))}))
+    tracker.executed(20, 1_000)
+    assert tracker.unread == {}
+    tracker.unread[20] = 1_000  # it could not be read before it executed that program
+    tracker.executed(20, 1_050)
+    assert tracker.unread == {}
+    assert seen.all() == []
+
+
+@pytest.mark.skipif(not has_procfs() or os.geteuid() != 0, reason="only root has processes of two users")
+def test_another_users_process_is_told_from_one_that_is_over() -> None:
+    other = subprocess.Popen(["sleep", "60"], user=1500, group=1500, extra_groups=[])
+    try:
+        assert Procfs().words(other.pid) is FOREIGN
+        assert Procfs().look(other.pid) is None
+        assert Procfs(1500).look(other.pid) is not None
+    finally:
+        other.kill()
+        other.wait()
+    assert Procfs().words(other.pid) is None

@@ -21,7 +21,7 @@ from agent.core.observations import (
     TestsCompared,
 )
 from agent.sensors.course import read_course
-from agent.sensors.files.sensor import FileSensor, open_source
+from agent.sensors.files.sensor import FileSensor, _State, open_source
 from agent.sensors.files.watches import Source
 
 CREATED, MODIFIED, DELETED = Change.CREATED, Change.MODIFIED, Change.DELETED
@@ -183,6 +183,10 @@ class Watcher:
         self.wait_for_change(name, DELETED)
 
     # --- of the sensor ---
+
+    @property
+    def is_present(self) -> bool:
+        return self.sensor._state is _State.PRESENT
 
     @property
     def losses(self) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 
 from agent.core.course import Course
 from agent.core.events import Origin
-from agent.store.adoption import Adoption, OtherCourse, adopt, keys_of, rows, same_runs
+from agent.store import adoption
+from agent.store.adoption import Adoption, OtherCourse, Remembered, adopt, keys_of, parsed, rows, same_runs
 from agent.store.journal import Journal, JournalFull
 from agent.store.json_pieces import Unreadable
 from tests.making import COURSE, a_test, attempt, b64, learnpack_document, learnpack_step, ms
@@ -167,7 +168,6 @@ TOO_MUCH = {
     "deeper than can be read": nested(3000),
     "a lone surrogate and deep": b"[" + LONE + b", " + nested(300) + b"]",
     "a lone surrogate and very deep": b"[" + LONE + b", " + nested(3000) + b"]",
-    "a lone surrogate and a big number": b"[" + LONE + b", " + b"9" * 30 + b"]",
     "a lone surrogate and a huge number": b"[" + LONE + b", " + b"9" * 5000 + b"]",
 }
 
@@ -217,6 +217,59 @@ def test_a_lone_surrogate_in_a_message_is_made_printable(journal: Journal) -> No
     interaction = {"student_message": "\ud800 why?", "starting_at": ms(1), "ending_at": ms(2)}
     taken(journal, learnpack_document(learnpack_step("01-hello", ai_interactions=[interaction])))
     assert next(rows(journal, "ai_interaction", "01-hello"))[1]["student_message"] == "\ufffd why?"
+
+
+def test_what_node_reads_is_taken_over_as_node_reads_it(journal: Journal) -> None:
+    step = learnpack_step("01-hello", odd="HERE", tests=[attempt(1, 2, odd="HERE")])
+    odd = b'["\\ud83d", "caf\xe9", ' + b"9" * 30 + b"]"
+    taken(journal, json.dumps(learnpack_document(step)).encode().replace(b'"HERE"', odd))
+    read = ["\ufffd", "caf\ufffd", float("9" * 30)]
+    assert keys_of(journal, "step", "01-hello")["odd"] == read
+    assert next(rows(journal, "test", "01-hello"))[1]["odd"] == read
+
+
+class Reading:
+    """One document after the other, as `DocumentFile` reads them: what was met before is not parsed again."""
+
+    def __init__(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.journal = journal
+        self.remembered: Remembered = {}
+        self.parsed = 0
+        monkeypatch.setattr(adoption, "parsed", self._parsed)
+
+    def _parsed(self, text: bytes) -> Any:
+        self.parsed += 1
+        return parsed(text)
+
+    def taken(self, document: dict[str, Any]) -> tuple[int, int]:
+        """How many attempts were new, and how many elements were parsed."""
+        data = json.dumps(document).encode()
+        self.parsed = 0
+        found = adopt(
+            self.journal, COURSE, lambda offset, size: data[offset : offset + size], remembered=self.remembered
+        )
+        return found.new, self.parsed - 1  # the rest of the document is one
+
+
+def test_of_the_largest_document_too_only_the_new_elements_are_parsed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(journal, monkeypatch)
+    tests = [{"started_at": ms(n), "ended_at": ms(n + 0.5)} for n in range(6_000)]
+    assert reading.taken(learnpack_document(learnpack_step("01-hello", tests=tests))) == (6_000, 6_000)
+    tests.append(attempt(7_000, 7_001))
+    assert reading.taken(learnpack_document(learnpack_step("01-hello", tests=tests))) == (1, 1)
+    assert reading.taken(learnpack_document(learnpack_step("01-hello", tests=tests[:10]))) == (0, 0)
+    assert len(reading.remembered) == 10, "no more is remembered than lies there"
+
+
+def test_a_second_one_that_says_the_same_is_a_second_one_also_later(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(journal, monkeypatch)
+    for count in (1, 2, 2, 3):
+        reading.taken(learnpack_document(learnpack_step("01-hello", quiz_submissions=[QUIZ] * count)))
+        assert kinds(journal)["01-hello", "quiz_submission"] == count
 
 
 def test_the_document_of_another_course_is_not_taken(journal: Journal) -> None:

@@ -82,7 +82,7 @@ def test_a_whole_document_with_the_end_of_a_longer_one_behind_it_is_taken_over_w
     adopted = place.file.adopt(COURSE)
     assert adopted.new == 5
     assert adopted.problem is not None and "something follows its end" in adopted.problem
-    assert place.file.foreign(), "it is read again, because LearnPack may just be writing it"
+    assert place.is_foreign, "it is read again, because LearnPack may just be writing it"
     assert place.file.adopt(COURSE).new == 0
     document = place.written()
     assert (starts(document, "01-hello"), document["user_id"]) == ([ms(0), ms(10), ms(20), ms(30)], 7)

@@ -29,10 +29,10 @@ from binascii import crc32
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ...core.course import Course, Step
+from ...core.course import Course, Step, one_line
 from ...core.observations import ComparedTest, Observation, TestsCompared
 from ..clock import now_ms
-from ..picture import CONTENT_LIMIT, one_line, read_regular
+from ..picture import CONTENT_LIMIT, read_regular
 from .git import NoAnswerError, Versions, course_versions, repository_above
 
 _log = logging.getLogger(__name__)
@@ -127,10 +127,10 @@ class Originals:
     def file_changed(self, course: Course, path: str) -> None:
         """Compare this file, if it is a test; and what git found changed, if HEAD has moved since."""
         step = course.step_of(path)
-        if step is not None and path in step.tests:
-            self._soon(course, [path], _CHANGE_S)
+        paths = {path} if step is not None and path in step.tests else set()
         if self._suspects and _head_of(course.root) != self._head:
-            self._soon(course, self._suspects, _CHANGE_S)
+            paths |= self._suspects
+        self._soon(course, paths, _CHANGE_S)
 
     def copy_appeared(self, course: Course, name: str) -> None:
         """Compare the tests of the step of which LearnPack makes a copy just now."""
@@ -153,9 +153,13 @@ class Originals:
                 return
             if self._is_working:
                 self._condition.notify()
+                return
+            try:
+                threading.Thread(target=self._work, name="originals", daemon=True).start()
+            except RuntimeError as error:  # no thread can be had now: what is due stays so for the next call
+                _log.warning("the tests are compared later: %s", error)
             else:
                 self._is_working = True
-                threading.Thread(target=self._work, name="originals", daemon=True).start()
 
     def _work(self) -> None:
         while (due := self._wait()) is not None:

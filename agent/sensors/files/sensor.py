@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from ...core.course import Course, printable
+from ...core.course import Course, one_line, printable
 from ...core.observations import (
     Change,
     ConfigRead,
@@ -46,7 +46,7 @@ from ...core.observations import (
 from ..clock import now_ms
 from ..course import CourseError, read_course
 from ..learnpack import parse_learnpack_file
-from ..picture import DOCUMENT, Look, Scope, is_course_file, joined, one_line, parent_of
+from ..picture import DOCUMENT, Look, Scope, is_course_file, joined, parent_of
 from ..preview import BUILT, built, with_preview
 from .mounts import Mount, mounts_within, read_mounts, remote_kind
 from .originals import Originals
@@ -86,11 +86,8 @@ class FilesHealth:
     """For `status`.  `skipped` are directories that are left out or polled, each with the reason in words."""
 
     level: str
-    present: bool
-    polling: bool
     watches: int
     files: int
-    losses: int
     skipped: tuple[tuple[str, str], ...] = ()
 
 
@@ -143,11 +140,10 @@ class FileSensor:
         self._state = _State.GONE
         self._identity: tuple[int, int] | None = None
         self._mounts: list[Mount] = []
-        self._is_lost = self._is_polling = False
+        self._is_lost = False
         self._remote: str | None = None
         self._told: set[str] = set()
         self._is_course_unreadable = False
-        self._losses = 0
         self._failures = 0
         self._read_at = now_ms()
         self._current: str | None = None  # LearnPack's current step, as its config.json says
@@ -212,11 +208,8 @@ class FileSensor:
             skipped.setdefault(".", f"on a network file system ({self._remote}): compared every {REMOTE_POLL_S:.0f} s")
         return FilesHealth(
             level=self._source.level,
-            present=self._state is _State.PRESENT,
-            polling=self._is_polling,
             watches=len(self._source.watched()),
             files=sum(len(names) for names in tree.files.copy().values()),
-            losses=self._losses,
             skipped=tuple((printable(path), reason) for path, reason in sorted(skipped.items())),
         )
 
@@ -325,7 +318,6 @@ class FileSensor:
 
     def _lost(self, at: int, since: int, reason: str) -> None:
         """Tell a loss, once until everything was compared, and see that it is."""
-        self._losses += 1
         self._in("rescan", max(_RESCAN_DELAY_S, 2 * self._costs["rescan"]))
         if not self._is_lost:
             self._is_lost = True
@@ -345,7 +337,6 @@ class FileSensor:
             now[self._source_trouble] = True
         for reason in now.keys() - self._told:
             words = f"{reason}; compared every {POLL_S:.0f} s instead" if now[reason] else reason
-            self._losses += 1
             _log.warning("%s", words)
             self._put(EventsLost(at, at, SENSOR, words))
         for reason in self._told - now.keys():
@@ -380,13 +371,12 @@ class FileSensor:
         self._in("poll", max(POLL_S if self._remote is None else REMOTE_POLL_S, _DUTY * cost))
 
     def _plan_polling(self) -> None:
-        self._is_polling = self._state is not _State.GONE and (
+        if self._state is not _State.GONE and (
             self._remote is not None
             or not self._source.sees_all
             or not self._source.sees_root
             or any(trouble.polled for trouble in self._tree.troubles.values())
-        )
-        if self._is_polling:
+        ):
             self._in("poll", POLL_S if self._remote is None else REMOTE_POLL_S)
         else:
             self._due.pop("poll", None)

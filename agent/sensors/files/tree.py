@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from ...core.course import one_line
 from ...core.observations import Change
 from ..clock import now_ms
 from ..picture import (
@@ -33,7 +34,6 @@ from ..picture import (
     is_below,
     joined,
     look,
-    one_line,
     parent_of,
 )
 from .watches import Interest, SameDirectoryError, Source

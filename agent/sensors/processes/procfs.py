@@ -18,6 +18,7 @@ import os
 import stat
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..clock import ms_of_monotonic_ns, now_ms
@@ -40,6 +41,10 @@ class Words:
     argv: tuple[str, ...]
     cwd: str | None
     stdin: str | None
+
+
+#: What is said of another user's process.
+FOREIGN = Words((), None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Stat:
 
 class Procfs:
     """The processes of one user.  All methods may be called at any time with any pid, and return None (False)
-    for a process that is gone, is another user's, or can't be read."""
+    for a process that is gone, is another user's (`words`: FOREIGN), or can't be read."""
 
     def __init__(self, uid: int | None = None) -> None:
         self._uid = os.geteuid() if uid is None else uid
@@ -110,11 +115,11 @@ class Procfs:
             return None
 
     def words(self, pid: int) -> Words | None:
-        """What a dying process loses first; 17 us, and 3 us for another user's."""
+        """What a dying process loses first; 17 us, and 3 us for another user's, of which it is FOREIGN."""
         base = f"/proc/{pid}"
         try:
             if os.stat(base).st_uid != self._uid:
-                return None
+                return FOREIGN
             argv = _argv(base + "/cmdline")
         except OSError:  # gone, or hidden by hidepid
             return None
@@ -130,7 +135,7 @@ class Procfs:
     def look(self, pid: int, words: Words | None = None) -> Look | None:
         """Everything that is said of a process, with the words if they were read already; 15 us more."""
         words = words or self.words(pid)
-        if words is None:
+        if words is None or words is FOREIGN:
             return None
         line = read_stat(pid)
         if line is None:
@@ -139,6 +144,18 @@ class Procfs:
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             return Look(pid, now // TICK_NS, 0, words, False, now_ms(), 0, is_over=True)
         return Look(pid, line.born, line.parent, words, line.terminal != 0, wall_ms_of_ticks(line.born), line.image)
+
+    def open_files(self, pid: int) -> list[str]:
+        """The paths of what any user's process has open, as far as it may be looked at: root may."""
+        try:
+            numbers = os.listdir(f"/proc/{pid}/fd")
+        except OSError:  # gone, another user's, or undumpable
+            return []
+        paths = []
+        for number in numbers:
+            with suppress(OSError):  # closed since
+                paths.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+        return paths
 
     def ended(self, pid: int, born: int) -> Ended | None:
         """Whether that process is over, reaped or not; None while it lives."""

@@ -92,6 +92,12 @@ class Psutil:
         except self._gone:
             return None
 
+    def open_files(self, pid: int) -> list[str]:
+        try:
+            return [str(file.path) for file in self._psutil.Process(pid).open_files()]
+        except self._gone:
+            return []
+
     def ended(self, pid: int, born: int) -> Ended | None:
         try:
             process = self._psutil.Process(pid)

@@ -106,11 +106,6 @@ class ProcessSensor:
         return self._announced[0] if self._announced is not None else NO_LEVEL
 
     @property
-    def blind_to(self) -> str:
-        """What the level in use can't see, in words."""
-        return self._announced[1] if self._announced is not None else _BLIND
-
-    @property
     def wants_opens(self) -> bool:
         """Whether the level in use needs `trigger` when a course file is opened."""
         current = self._current

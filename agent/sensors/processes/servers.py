@@ -1,4 +1,5 @@
-"""Whether a LearnPack server of a course lives: one look at the process table, for commands that end at once.
+"""Whether a LearnPack server or an agent of a course lives: one look at the process table, for commands that end at
+once.
 
 Known to be weak: another user's processes are seen by root only, and those of another PID name space by nobody.
 """
@@ -19,6 +20,19 @@ def server_of(course: Course) -> int | None:
     """The process of a LearnPack server that works in this course now, None where none is seen."""
     for pid, words in _processes():
         if is_server(course, words.argv, words.cwd):
+            return pid
+    return None
+
+
+def agent_of(lock: str) -> int | None:
+    """The process that has a lock file open whose path ends like this, None where none is seen: an agent of the course
+    after which its directory is named, whatever state directory that lies in."""
+    try:
+        reader = Procfs() if has_procfs() else Psutil()
+    except Refused:
+        return None
+    for pid in reader.pids():
+        if any(path.endswith(lock) for path in reader.open_files(pid)):
             return pid
     return None
 

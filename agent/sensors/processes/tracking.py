@@ -42,7 +42,7 @@ from ...core.observations import (
 from ..clock import now_ms
 from ..course import CourseError, read_course
 from .capture import Captures
-from .procfs import Ended, Look, Words
+from .procfs import FOREIGN, Ended, Look, Words
 from .pytest_cache import PytestCaches
 
 #: A student's program is a few KB; nothing larger is worth the memory.
@@ -133,9 +133,11 @@ class Tracker:
         try:
             words = self.reader.words(pid)
             if words is None:
-                self.unread[pid] = at  # somebody else's, or over already
+                self.unread[pid] = at  # over already
                 return
             self.unread.pop(pid, None)
+            if words is FOREIGN:
+                return  # sudo, for one
             relevant = self._is_relevant(words)
             if not relevant and not self.tracked:
                 return  # no need to know its parent: an exec storm elsewhere costs half
