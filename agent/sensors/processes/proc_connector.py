@@ -247,14 +247,17 @@ class Connector:
         deadline = time.monotonic() + _SELF_TEST_S
         reaped = False
         try:
-            while not (self._child_executed and self._child_status is not None):
-                now = time.monotonic()
-                if now >= deadline:
+            while True:
+                # Asked before the socket is read: what came in time counts, however long this thread was set aside.
+                is_late = time.monotonic() >= deadline
+                poll.poll(5)
+                self._drain(connection, tracker)
+                if self._child_executed and self._child_status is not None:
+                    break
+                if is_late:
                     if reaped and not self._lost:
                         raise Refused("the kernel sends no process events here")
                     raise Refused("the machine is too busy for a self-test", passing=True)
-                poll.poll(5)
-                self._drain(connection, tracker)
                 if not reaped and has_ended(child):
                     reaped = True
                     deadline = min(deadline, time.monotonic() + _AFTER_REAPING_S)
