@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from agent.store.adoption import adopt, same_runs
 from agent.store.journal import Journal, JournalError
 from agent.store.lock import Lock
 from tests.making import COURSE, a_compile, a_test, attempt, b64, learnpack_document, learnpack_step, session_end
+from tests.until import until
 
 EVIDENCE = (Evidence(7, 1_000, "process 5 executed python app.py"),)
 STEP = StepName("01-hello", 1)
@@ -235,7 +234,7 @@ def test_a_file_that_is_no_recording_fails_with_one_line(
 def test_a_reader_that_goes_away_is_no_failure(recorded: Path, state_dir: Path) -> None:
     asked = f"{sys.executable} -m agent events {recorded} --state-dir {state_dir}"
     command = f"{asked} | head -n 1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
 
@@ -247,7 +246,7 @@ def test_streams_that_were_closed_change_nothing(recorded: Path, state_dir: Path
 
     def call(*arguments: object) -> subprocess.CompletedProcess[bytes]:
         words = [*command, *map(str, arguments), "--state-dir", str(state_dir)]
-        return subprocess.run(words, cwd=here, capture_output=True, timeout=30)
+        return subprocess.run(words, cwd=here, capture_output=True, timeout=60)
 
     done = call("events", recorded)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -270,10 +269,10 @@ def test_an_agent_whose_streams_were_closed_watches_and_ends_as_ever(
             stderr=output,
         )
     try:
-        wait_until(lambda: agent.poll() is not None or is_ready(directory))
+        until(lambda: agent.poll() is not None or is_ready(directory))
         assert agent.poll() is None, log.read_text()
         agent.terminate()
-        assert agent.wait(20) == 0
+        assert agent.wait(60) == 0
     finally:
         agent.kill()
         agent.wait()
@@ -286,13 +285,6 @@ def is_ready(directory: str) -> bool:
             return "ready_at" in (journal.fact("status") or {})
     except JournalError:
         return False
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
@@ -317,7 +309,7 @@ def test_following_a_journal_that_is_deleted_or_another_one_ends_with_69(
             shutil.rmtree(directory)
         if is_replaced:
             Journal.open(directory, create=True).close()
-        out, err = reader.communicate(timeout=30)
+        out, err = reader.communicate(timeout=60)
     finally:
         reader.kill()
         reader.wait()
@@ -341,7 +333,7 @@ def started(*arguments: object, stdout: int = subprocess.PIPE, **more: str) -> s
         env={**os.environ, **more},
         stdout=stdout,
         stderr=subprocess.PIPE,
-        timeout=30,
+        timeout=60,
     )
 
 

@@ -3,6 +3,7 @@
 bare       prints "ready: " and sleeps.
 files      watches the directories below DIR with inotify; prints a line for each file that is closed after a write.
 processes  listens to the kernel's process events, as the agent does, and only counts them.
+words      the same, and prints the command line of each process that executed a program, if it can still be read.
 
 Each says `ready: ` when it is.  The files and the processes are read one by one in plain Python: no library, nothing
 concluded, nothing written down.  So this is a floor for a Python program, not a product.
@@ -37,7 +38,7 @@ def files(directory: str) -> None:
                 print(os.fsdecode(data[place - length : place].rstrip(b"\0")), flush=True)
 
 
-def processes() -> None:
+def processes(*, with_words: bool = False) -> None:
     import socket
 
     connection = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 11)
@@ -51,8 +52,15 @@ def processes() -> None:
     seen = 0
     while True:
         connection.recv_into(buffer)
-        _what, _at, pid, group = event.unpack_from(buffer)
+        what, _at, pid, group = event.unpack_from(buffer)
         seen += pid == group
+        if with_words and what == 0x2:
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as stream:
+                    words = stream.read()
+            except OSError:  # over already
+                continue
+            print(words.replace(b"\n", b" "), flush=True)
 
 
 if __name__ == "__main__":
@@ -63,3 +71,5 @@ if __name__ == "__main__":
             files(course)
         case ["processes"]:
             processes()
+        case ["words"]:
+            processes(with_words=True)

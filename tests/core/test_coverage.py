@@ -42,6 +42,19 @@ def lost(since: int, at: int, sensor: str = "processes") -> EventsLost:
     return EventsLost(at, since, sensor, "buffer full")
 
 
+def set_back(end: SessionEnd) -> list[Line]:
+    """A session in which the clock was set back, and what was told as its end."""
+    return [
+        AgentStarted(1000),
+        level(1001, "connector"),
+        start(1010),
+        ClockJumped(60, -1000),
+        lost(70, 80),
+        FileChanged(110, "app.py", Change.MODIFIED),
+        end,
+    ]
+
+
 def coverage_of(*lines: Line, coverage: Coverage | None = None) -> Coverage:
     coverage = coverage or Coverage()
     for line in lines:
@@ -188,32 +201,9 @@ def told(coverage: Coverage, now: int | None = None, sensor: str = "processes") 
             100,
             {"connector": 90},
         ),
-        (
-            [
-                AgentStarted(1000),
-                level(1001, "connector"),
-                start(1010),
-                ClockJumped(60, -1000),
-                lost(70, 80),
-                *ended(110),
-            ],
-            100,
-            {"connector": 90},
-        ),
+        (set_back(SessionEnd(110, ())), 100, {"connector": 90}),
         # ... back by more than the session's length, so that its end is told as its start
-        (
-            [
-                AgentStarted(1000),
-                level(1001, "connector"),
-                start(1010),
-                ClockJumped(60, -1000),
-                lost(70, 80),
-                *ended(110)[:1],
-                SessionEnd(1010, ()),
-            ],
-            100,
-            {"connector": 90},
-        ),
+        (set_back(SessionEnd(1010, ())), 100, {"connector": 90}),
         # ... and while the agent did not run, so that nobody knows by how much
         (
             [

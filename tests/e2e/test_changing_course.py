@@ -17,8 +17,7 @@ from tests.conftest import Stage
 from tests.standin.agent import Event, count
 from tests.standin.courses import PYTHON, make_course
 from tests.standin.student import Student
-
-pytestmark = pytest.mark.timeout(90)
+from tests.until import until
 
 SLOW = "import time\ntime.sleep(1.5)\nprint('hello')\n"
 
@@ -119,9 +118,18 @@ def test_an_edited_or_torn_queue_opens_nothing_twice(stage: Stage, course: Path)
     queue = course / ".learn/vscode_queue.json"
     whole = queue.read_text()
     entries = json.loads(whole)
-    for content in (whole[:40], "", "[]", "{}", json.dumps(entries[:-1]), json.dumps(entries[1:]), whole):
+    config = course / ".learn/config.json"
+    for number, content in enumerate(
+        (whole[:40], "", "[]", "{}", json.dumps(entries[:-1]), json.dumps(entries[1:]), whole)
+    ):
+        read = len(agent.observed("queue_read"))
         queue.write_text(content)
-        time.sleep(0.1)
+        # Of a torn queue nothing comes; but when what was written after it has been read, it has been read too.
+        seen = len(agent.observed("config_read"))
+        config.write_text(json.dumps({"currentExercise": "02-sum", "number": number}))
+        until(lambda seen=seen: len(agent.observed("config_read")) > seen)  # type: ignore[misc]
+        is_list = content.startswith("[") and content.endswith("]")
+        assert (len(agent.observed("queue_read")) > read) == is_list, content
     learnpack.open("07-free")
     events = agent.wait_for(lambda events: count(events, "open_step", "07-free") > 0)
     assert [event["step_slug"] for event in events if event["event"] == "open_step"] == [

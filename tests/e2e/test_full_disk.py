@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from tests.conftest import Stage
 from tests.standin.agent import count
 from tests.standin.toolbox import Toolbox
+from tests.until import until
 
 
 @pytest.fixture
@@ -48,10 +48,7 @@ def test_what_is_done_while_the_disk_is_full_is_written_when_it_has_room_again(
             while True:
                 stream.write(bytes(4096))
         student.type("python exercises/01-a/app.py")
-        deadline = time.monotonic() + 10
-        while "the journal takes nothing" not in agent.log:
-            assert time.monotonic() < deadline, f"the journal did not meet the full disk:\n{agent.log}"
-            time.sleep(0.02)
+        until(lambda: "the journal takes nothing" in agent.log)
         assert agent.process is not None
         assert agent.process.poll() is None, "the agent goes on"
         filler.unlink()

@@ -15,7 +15,7 @@ from tests.standin.learnpack import LearnPack
 from tests.standin.score import Truth, assert_perfect
 from tests.standin.toolbox import find_jest, needs_jest, needs_node
 
-pytestmark = [pytest.mark.timeout(120), needs_node]
+pytestmark = needs_node
 
 
 @dataclass

@@ -16,8 +16,6 @@ from tests.standin.courses import INCREMENTAL, LASTS, PYTHON, ROOTED, SINGLE, ma
 from tests.standin.learnpack import LearnPack
 from tests.standin.score import Truth, assert_perfect
 
-pytestmark = pytest.mark.timeout(90)
-
 Completed = Mapping[str, int | None]
 
 

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,13 @@ from tests.standin.courses import PYTHON, make_course
 from tests.standin.learnpack import LearnPack
 from tests.standin.score import assert_perfect
 from tests.standin.tab import Tab
-
-pytestmark = pytest.mark.timeout(90)
+from tests.until import until
 
 Document = dict[str, Any]
 TOKEN = "a-token-that-nobody-may-keep"
 LOGIN = {"token": TOKEN, "user_id": 4711, "email": "ada@example.org", "expires_at": None}
 FULLNAME = "Ada Lovelace of Example"
 SOURCE = "print('ñandú')\n"
-#: The document follows the server's end after this time at most; a disk may stall.
-DOCUMENT_SECONDS = 25
-#: Reading the document costs 2 % of the time at most: on a busy machine the next look is some seconds away.
-READ_SECONDS = 15
 STEPS = [
     {
         "slug": slug,
@@ -54,9 +48,15 @@ def step_of(document: Document, slug: str) -> Document:
     return found
 
 
-def settle(agent: Agent) -> list[Event]:
-    """What an agent that wanted to conclude more would have concluded by now."""
-    time.sleep(1.0)
+def settle(agent: Agent, conversations: int) -> list[Event]:
+    """The events once the agent has read so many conversations, and has concluded of each what it wanted to."""
+    query = "SELECT count(*), coalesce(sum(waits), 0) FROM adopted WHERE kind = 'ai_interaction'"
+
+    def have_been_read() -> bool:
+        with agent.journal() as journal:
+            return bool(journal.connection.execute(query).fetchone() == (conversations, 0))
+
+    until(have_been_read, every=0.02)
     return agent.events()
 
 
@@ -68,7 +68,7 @@ def wait_for_document(agent: Agent, condition: Any) -> Document:
             return False
         return document is not None and bool(condition(document))
 
-    agent.wait_for(met, seconds=DOCUMENT_SECONDS)
+    agent.wait_for(met)
     document = agent.document()
     assert document is not None
     return document
@@ -87,18 +87,18 @@ def test_a_conversation_is_an_event_only_while_the_student_is_logged_in(stage: S
     learnpack = stage.learnpack(course, own_telemetry=True).start()
     learnpack.open("01-hello")
     learnpack.ask_tutor("01-hello", "before the login?", "nobody hears it")
-    settle(agent)
+    settle(agent, 1)
     learnpack.do("keep_tutor_token", token="a token of the tutor is no login")
     learnpack.ask_tutor("01-hello", "with the tutor's token?", "no")
-    settle(agent)
+    settle(agent, 2)
     learnpack.log_in(**LOGIN)
     times = learnpack.ask_tutor("01-hello", "¿por qué?", "because ñ", source=SOURCE)
-    agent.wait_for(lambda events: bool(asked(events)), READ_SECONDS)
+    agent.wait_for(lambda events: bool(asked(events)))
     learnpack.log_out()
     learnpack.ask_tutor("01-hello", "after the logout?", "no")
     learnpack.build("01-hello")
     events = agent.wait_for(lambda events: count(events, "compile") > 0)
-    assert asked(settle(agent)) == ["¿por qué?"]
+    assert asked(settle(agent, 4)) == ["¿por qué?"]
     (event,) = [event for event in events if event["event"] == "ai_interaction"]
     assert (event["step_slug"], event["ai_response"], event["source_code"]) == ("01-hello", "because ñ", SOURCE)
     assert (event["started_at"], event["ended_at"]) == (times["started_at"], times["ended_at"])
@@ -120,25 +120,27 @@ def test_a_conversation_is_one_event_over_restarts_of_both(stage: Stage, course:
     learnpack.log_in(**LOGIN)
     learnpack.open("01-hello")
     learnpack.ask_tutor("01-hello", "one?", "one")
-    agent.wait_for(lambda events: asked(events) == ["one?"], READ_SECONDS)
+    agent.wait_for(lambda events: asked(events) == ["one?"])
     agent.stop(sig)
     # Nobody looks, and LearnPack writes on.
     learnpack.ask_tutor("01-hello", "two?", "two")
     agent.start()
-    agent.wait_for(lambda events: len(asked(events)) >= 2, READ_SECONDS)
+    agent.wait_for(lambda events: len(asked(events)) >= 2)
     learnpack.stop(sig)
     again = stage.learnpack(course, own_telemetry=True)
-    deadline = time.monotonic() + DOCUMENT_SECONDS
-    while True:
+
+    def starts() -> bool:
         try:
             again.start()
-            break
         except AssertionError:
-            assert time.monotonic() < deadline, "the server does not start any more"
             again.stop(signal.SIGKILL)
+            return False
+        return True
+
+    until(starts)
     again.open("02-sum")
     again.ask_tutor("02-sum", "three?", "three")
-    agent.wait_for(lambda events: len(asked(events)) >= 3, READ_SECONDS)
+    agent.wait_for(lambda events: len(asked(events)) >= 3)
     again.stop()
     document = wait_for_document(agent, lambda document: step_of(document, "02-sum")["ai_interactions"])
     agent.stop()
@@ -156,8 +158,8 @@ def test_two_conversations_in_one_burst_are_two(stage: Stage, course: Path) -> N
     pending = [learnpack.send("ask_ai", slug="01-hello", question=one, answer="yes") for one in questions]
     for one in pending:
         one.result()
-    agent.wait_for(lambda events: len(asked(events)) >= 5, READ_SECONDS)
-    assert asked(settle(agent)) == questions
+    agent.wait_for(lambda events: len(asked(events)) >= 5)
+    assert asked(settle(agent, 5)) == questions
 
 
 def test_no_token_no_name_and_no_address_is_kept(stage: Stage, course: Path) -> None:
@@ -167,7 +169,7 @@ def test_no_token_no_name_and_no_address_is_kept(stage: Stage, course: Path) -> 
     learnpack.open("01-hello")
     learnpack.ask_tutor("01-hello", "why?", "because")
     learnpack.build("01-hello")
-    agent.wait_for(lambda events: bool(asked(events)) and count(events, "compile") > 0, READ_SECONDS)
+    agent.wait_for(lambda events: bool(asked(events)) and count(events, "compile") > 0)
     learnpack.stop()
     agent.wait_for(lambda events: count(events, "session_end") > 0)
     agent.stop()
@@ -207,7 +209,7 @@ def test_documents_of_version_5_are_read_and_each_run_is_there_once(stage: Stage
     tab.build("01-hello")
     assert tab.test("01-hello")["exit_code"] == 1
     times = tab.ask_tutor("01-hello", "¿por qué?", "because ñ", SOURCE)
-    agent.wait_for(lambda events: bool(asked(events)), READ_SECONDS)
+    agent.wait_for(lambda events: bool(asked(events)))
     learnpack.save("01-hello", "print('hello')\n")
     completed["01-hello"] = tab.test("01-hello")["ended_at"]
     learnpack.truth.append(student.type("python exercises/07-free/app.py").ran("compile", "07-free"))
@@ -273,7 +275,7 @@ def test_a_tab_that_is_loaded_again_takes_over_what_the_agent_wrote(stage: Stage
     tab.build("01-hello")
     tab.ask_tutor("01-hello", "one?", "one", SOURCE)
     truth = [*tab.learnpack.truth, student.type("python exercises/07-free/app.py").ran("compile", "07-free")]
-    agent.wait_for(lambda events: count(events, "compile") >= 2 and bool(asked(events)), READ_SECONDS)
+    agent.wait_for(lambda events: count(events, "compile") >= 2 and bool(asked(events)))
     tab.learnpack.stop()
     wait_for_document(agent, lambda document: step_of(document, "07-free")["compilations"])
 
@@ -302,7 +304,7 @@ def test_an_overlap_of_two_posts_costs_nothing(stage: Stage, course: Path, tab: 
     tab.open("01-hello")
     tab.build("01-hello")
     tab.ask_tutor("01-hello", "one?", "one" * 1000, SOURCE)
-    agent.wait_for(lambda events: count(events, "compile") > 0 and bool(asked(events)), READ_SECONDS)
+    agent.wait_for(lambda events: count(events, "compile") > 0 and bool(asked(events)))
     learnpack.spoil("newer_last")
     shorter = {**tab.document, "steps": [{**step, "ai_interactions": []} for step in tab.document["steps"]]}
     first = learnpack.send("post_telemetry", document=tab.document)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,7 @@ from tests.conftest import Stage
 from tests.making import attempt, learnpack_document, learnpack_step
 from tests.standin.agent import Agent, Event, count
 from tests.standin.courses import PYTHON, make_course
-
-pytestmark = pytest.mark.timeout(90)
+from tests.until import until
 
 RUN = "python exercises/07-free/app.py"
 
@@ -44,10 +42,10 @@ def test_what_learnpack_recorded_before_is_the_past_of_another_journal_too(stage
         shutil.rmtree(path)
     student = stage.student(course)
     student.type(RUN)
-    agent.wait_for(lambda _: is_in_document(agent, "07-free"), seconds=20)
+    agent.wait_for(lambda _: is_in_document(agent, "07-free"))
     assert is_in_document(agent, "07-free"), agent.log
     student.type(RUN)
-    events = agent.wait_for(lambda events: count(events, "compile", "07-free") == 2, seconds=15)
+    events = agent.wait_for(lambda events: count(events, "compile", "07-free") == 2)
     assert agent.stop() == 0, agent.log
     assert count(events, "compile", "07-free") == 2, agent.log
     assert count(agent.events(), "compile", "01-hello") == 0
@@ -62,16 +60,11 @@ def test_a_file_in_place_of_the_state_directory_is_waited_out(stage: Stage, cour
     agent.state.write_text("a file")
     student = stage.student(course)
     student.type(RUN)
-    deadline = time.monotonic() + 20
-    while "the journal takes nothing" not in agent.log:
-        assert time.monotonic() < deadline, agent.log
-        time.sleep(0.02)
+    until(lambda: "the journal takes nothing" in agent.log)
     assert agent.process is not None and agent.process.poll() is None, agent.log
     agent.state.unlink()
-    while not agent.state.exists():
-        assert time.monotonic() < deadline, agent.log
-        time.sleep(0.02)
-    events = agent.wait_for(lambda events: count(events, "compile") == 1, seconds=15)
+    until(agent.state.exists)
+    events = agent.wait_for(lambda events: count(events, "compile") == 1)
     assert count(events, "compile") == 1 and losses(events) == 1, agent.log
     assert agent.stop() == 0, agent.log
 

@@ -14,14 +14,9 @@ from tests.conftest import Stage
 from tests.standin.agent import Agent, Event, count
 from tests.standin.courses import LASTS, PYTHON, make_course
 from tests.standin.learnpack import LearnPack
-from tests.standin.score import TOLERANCE_MS, Truth, assert_perfect
-
-#: The scene is played in the first test that asks for it: 20 s, on a busy machine twice that.
-pytestmark = pytest.mark.timeout(120)
+from tests.standin.score import Truth, assert_perfect
 
 Document = dict[str, Any]
-#: The next writing of the document comes no sooner than fifty times what the last one took; a disk may stall.
-DOCUMENT_SECONDS = 25
 KEYS = {"compile": "compilations", "test": "tests"}
 
 
@@ -60,7 +55,7 @@ def has_all(document: Document | None, truths: list[Truth]) -> bool:
 
 
 def wait_for_union(scene: Scene) -> None:
-    """After a server's end: takes what it left, then waits until the agent's runs are there too."""
+    """After a server's end: takes what it left, then waits until the agent's runs and completions are there too."""
 
     def readable() -> Document | None:
         try:
@@ -68,7 +63,12 @@ def wait_for_union(scene: Scene) -> None:
         except ValueError:
             return None
 
-    scene.agent.wait_for(lambda _: has_all(readable(), scene.truth), seconds=DOCUMENT_SECONDS)
+    def is_united(document: Document | None) -> bool:
+        steps = document["steps"] if document else []
+        completed = {step["slug"] for step in steps if step.get("completed_at")}
+        return has_all(document, scene.truth) and completed >= set(scene.completed)
+
+    scene.agent.wait_for(lambda _: is_united(readable()))
     document = scene.agent.document()
     assert document is not None
     scene.united.append(document)
@@ -135,7 +135,8 @@ def test_afterwards_each_run_is_there_once(scene: Scene, life: int) -> None:
             wanted = sorted(runs_of(truths, slug, kind), key=lambda truth: truth.started_at)
             assert len(found) == len(wanted), (slug, kind, found)
             for attempt, truth in zip(found, wanted, strict=True):
-                assert truth.started_at - TOLERANCE_MS <= started(attempt) <= truth.ended_at + TOLERANCE_MS
+                assert truth.bounds is not None
+                assert truth.bounds[0] <= started(attempt) <= truth.bounds[1]
 
 
 @pytest.mark.parametrize("life", [0, 1])
@@ -147,7 +148,9 @@ def test_what_learnpack_wrote_is_never_reduced(scene: Scene, life: int) -> None:
             ours = attempts(united, step["slug"], kind)
             for attempt in step[key]:
                 same = min(ours, key=lambda one: abs(started(one) - started(attempt)))
-                assert abs(started(same) - started(attempt)) <= TOLERANCE_MS
+                both = started(same), started(attempt)
+                spans = [truth.bounds for truth in runs_of(scene.truth, step["slug"], kind) if truth.bounds]
+                assert any(first <= min(both) and max(both) <= last for first, last in spans), both
                 for name in ("stdout", "stderr"):
                     if attempt.get(name):
                         kept = same.get(f"learnpack_{name}") or same[name]
@@ -158,11 +161,9 @@ def test_what_learnpack_wrote_is_never_reduced(scene: Scene, life: int) -> None:
 
 def test_what_learnpack_gets_wrong_is_right_afterwards(scene: Scene) -> None:
     steps = {step["slug"]: step for step in scene.united[1]["steps"]}
-    theirs = {step["slug"]: step for step in scene.theirs[1]["steps"]}
     assert "completed_at" not in scene.theirs[0]["steps"][1], "LearnPack itself never completes a tested step"
     assert steps["00-welcome"]["opened_at"]
     assert {slug for slug, step in steps.items() if step.get("completed_at")} >= set(scene.completed)
-    del theirs
 
 
 def test_learnpack_reads_what_the_agent_wrote_before(stage: Stage, tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_learnpack_reads_what_the_agent_wrote_before(stage: Stage, tmp_path: Pat
     agent = stage.agent(course).start()
     student = stage.student(course)
     truth = [student.type("python exercises/07-free/app.py").ran("compile", "07-free")]
-    agent.wait_for(lambda _: has_all(agent.document(), truth), seconds=DOCUMENT_SECONDS)
+    agent.wait_for(lambda _: has_all(agent.document(), truth))
     before = agent.document()
     assert before is not None and len(attempts(before, "07-free", "compile")) == 1
 
@@ -182,7 +183,7 @@ def test_learnpack_reads_what_the_agent_wrote_before(stage: Stage, tmp_path: Pat
     assert learnpack.touched == 0
     learnpack.stop()
     truth += learnpack.truth
-    agent.wait_for(lambda _: has_all(agent.document(), truth), seconds=DOCUMENT_SECONDS)
+    agent.wait_for(lambda _: has_all(agent.document(), truth))
     agent.stop()
     document = agent.document()
     assert document is not None and document["telemetry_id"] == before["telemetry_id"]

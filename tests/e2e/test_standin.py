@@ -15,8 +15,7 @@ import pytest
 from tests.conftest import Stage
 from tests.standin.courses import PYTHON, make_course
 from tests.standin.learnpack import LearnPack
-
-pytestmark = pytest.mark.timeout(60)
+from tests.until import until
 
 #: A student's program that tells who started it, up to the server, and what its three standard files are.
 ANCESTRY = """\
@@ -44,7 +43,7 @@ def course(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def learnpack(stage: Stage, course: Path) -> Iterator[LearnPack]:
-    yield stage.learnpack(course, own_telemetry=True).start()
+    yield stage.learnpack(course, own_telemetry=True, STANDIN_LOADED_SECONDS="never").start()
 
 
 def ancestry(course: Path) -> tuple[list[Any], list[str]]:
@@ -120,9 +119,9 @@ def test_opening_writes_config_and_queue_in_place_and_opening_again_writes_neith
 def test_a_program_that_runs_too_long_is_ended_by_sigterm(learnpack: LearnPack) -> None:
     learnpack.open("01-hello")
     learnpack.save("01-hello", "while True:\n    pass\n")
-    built = learnpack.build("01-hello")
+    built = learnpack.build("01-hello", limit=0.8)
     assert (built["exit_code"], built["signal"]) == (None, signal.SIGTERM)
-    assert 2900 < built["ended_at"] - built["started_at"] < 4500
+    assert built["ended_at"] - built["started_at"] >= 800
 
 
 def test_an_open_during_a_test_comes_after_it(learnpack: LearnPack) -> None:
@@ -174,12 +173,11 @@ def test_an_empty_telemetry_file_ends_the_next_start(stage: Stage, course: Path)
     assert learnpack.stop(signal.SIGKILL) == 1
 
 
-def test_the_queue_says_a_second_later_that_the_configuration_is_loaded(learnpack: LearnPack, course: Path) -> None:
-    assert queue_names(course) == ["initializing"]
-    deadline = time.monotonic() + 10
-    while queue_names(course)[-1:] != ["configuration_loaded"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def test_the_queue_says_a_second_later_that_the_configuration_is_loaded(stage: Stage, course: Path) -> None:
+    began = time.monotonic()
+    stage.learnpack(course, own_telemetry=True).start()
+    until(lambda: queue_names(course) == ["initializing", "configuration_loaded"])
+    assert time.monotonic() - began >= 1
 
 
 def queue_names(course: Path) -> list[str]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Stage
-from tests.standin.agent import Event, count
-from tests.standin.courses import JAVASCRIPT, PYTHON, make_course
+from tests.standin.agent import Agent, Event, count, was_too_short
+from tests.standin.courses import JAVASCRIPT, LASTS, PYTHON, make_course
 from tests.standin.score import Truth, assert_perfect, shown
 from tests.standin.student import Student, Typed
-from tests.standin.toolbox import Toolbox, base_python, needs_node
-
-#: The scene is played in the first test that asks for it: 20 s, on a busy machine twice that.
-pytestmark = pytest.mark.timeout(120)
+from tests.standin.toolbox import base_python, needs_node
 
 APP = "exercises/{}/app.py"
-LONG = "import time\nprint('GO', flush=True)\ntime.sleep(30)\n"
+LONG = "import time\nprint('GO', flush=True)\ntime.sleep(300)\n"
+#: On a busy machine a program of 20-40 ms can be over before the agent can read it, which it then says.
+A_LITTLE = "import time\ntime.sleep(0.1)\n"
+#: So many lines may be typed once more because of that.
+AGAIN = 3
 
 
 @dataclass(frozen=True)
@@ -130,22 +131,39 @@ NOTHING = [
 class Scene:
     events: list[Event]
     typed: dict[str, Typed]
-    truth: list[Truth] = field(default_factory=list)
+    truth: dict[str, Truth] = field(default_factory=dict)
+    #: Of lines that were typed once more: the first time, in which a run may have been missed.
+    missed: list[Truth] = field(default_factory=list)
+
+    def play(self, student: Student, line: Line) -> None:
+        typed = student.type(line.text.replace("BASE_PYTHON", base_python()), when=line.when, then=line.then)
+        self.typed[line.name] = typed
+        if line.expect:
+            kind, slug = line.expect.split()
+            truth = typed.ran(kind, slug, sig=line.sig, code=line.code)
+            if line.maybe:
+                truth = Truth(kind, slug, typed.t0, typed.t1, typed.code, optional=True, window=True)
+            self.truth[line.name] = truth
 
 
-def prepare(course: Path, toolbox: Toolbox) -> None:
+def prepare(course: Path) -> None:
     """The steps that the lines above speak of."""
-    del toolbox
     app = course / "exercises/01-hello/app.py"
-    app.write_text("#!/usr/bin/env python3\nprint('hello')\n")
+    app.write_text("#!/usr/bin/env python3\nprint('hello')\n" + A_LITTLE)
     app.chmod(0o755)
     (course / "exercises/01-hello/run.sh").write_text('cd "$(dirname "$0")"\npython3 app.py\n')
-    (course / "exercises/02-sum/app.py").write_text("print(5)\nif __name__ == '__main__':\n    raise SystemExit(7)\n")
+    (course / "exercises/02-sum/app.py").write_text(
+        A_LITTLE + "print(5)\nif __name__ == '__main__':\n    raise SystemExit(7)\n"
+    )
+    for slug, name in (("04-input", "app.py"), ("07-free", "app.py"), ("07-free", "helper.py")):
+        with open(course / "exercises" / slug / name, "a") as file:
+            file.write(A_LITTLE)
     for slug, app_text, test_text in (
         ("03-broken", "print('oops\n", ""),
         ("05-long", LONG, ""),
-        ("06-fails", "print(1)\n", "def test_one():\n    assert False\n"),
-        ("08-untouched", "print(8)\n", "def test_one():\n    pass\n\n\ndef test_two():\n    pass\n"),
+        ("06-fails", "print(1)\n" + A_LITTLE, "def test_one():\n    assert False\n"),
+        ("08-untouched", "print(8)\n" + A_LITTLE, "def test_one():\n    pass\n\n\ndef test_two():\n    pass\n"),
+        ("09-last", LASTS, ""),
     ):
         directory = course / "exercises" / slug
         directory.mkdir()
@@ -158,28 +176,43 @@ def prepare(course: Path, toolbox: Toolbox) -> None:
 @pytest.fixture(scope="module")
 def scene(long_stage: Stage) -> Scene:
     course = make_course(long_stage.directory / "course", PYTHON)
-    prepare(course, long_stage.toolbox)
+    prepare(course)
     agent = long_stage.agent(course).start()
     agent.require_connector()
+    agent.await_document()
     student = long_stage.student(course)
     scene = Scene([], {})
-    for line in COUNTS + COMPLETES_NOTHING + NOTHING:
-        typed = student.type(line.text.replace("BASE_PYTHON", base_python()), when=line.when, then=line.then)
-        scene.typed[line.name] = typed
-        if line.expect:
-            kind, slug = line.expect.split()
-            truth = typed.ran(kind, slug, sig=line.sig, code=line.code)
-            if line.maybe:
-                truth = Truth(kind, slug, typed.t0, typed.t1, typed.code, optional=True, window=True)
-            scene.truth.append(truth)
-    # One more run at the end: when it is there, everything before it is.
-    last = student.type("python exercises/01-hello/app.py")
-    scene.truth.append(last.ran("compile", "01-hello"))
-    agent.wait_for(lambda events: any(event["at"] >= last.t0 for event in events if event["event"] == "compile"))
+    lines = COUNTS + COMPLETES_NOTHING + NOTHING
+    for line in lines:
+        scene.play(student, line)
+    events = seen_so_far(agent, student)
+    too_short = [line for line in lines if line.expect and hides(events, scene, line)]
+    assert len(too_short) <= AGAIN, f"the agent could not read {[line.text for line in too_short]}"
+    for line in too_short:
+        scene.missed.append(replace(scene.truth[line.name], optional=True))
+        scene.play(student, line)
+    seen_so_far(agent, student)
     assert agent.stop() == 0, agent.log
     scene.events = agent.events()
     assert count(scene.events, "compile", "01-hello") > 0, f"the agent saw nothing at all:\n{agent.log}"
     return scene
+
+
+def hides(events: list[Event], scene: Scene, line: Line) -> bool:
+    """Whether the agent itself says that it could not read a program of this line."""
+    typed = scene.typed[line.name]
+    return was_too_short(events, typed.t0, typed.t1)
+
+
+def seen_so_far(agent: Agent, student: Student) -> list[Event]:
+    """The events when one more run is there: then everything before it is.  It is of a step of its own."""
+    last = student.type("python exercises/09-last/app.py")
+    return agent.wait_for(
+        lambda events: any(
+            (event["event"], event["step_slug"]) == ("compile", "09-last") and event["at"] >= last.t0
+            for event in events
+        )
+    )
 
 
 def runs_during(scene: Scene, line: Line) -> list[Event]:
@@ -221,7 +254,8 @@ def test_this_attempt_completes_nothing(scene: Scene, line: Line) -> None:
 
 
 def test_the_whole_terminal_session_is_one_event_a_run(scene: Scene) -> None:
-    assert_perfect(scene.events, scene.truth)
+    others = [event for event in scene.events if event["step_slug"] != "09-last"]
+    assert_perfect(others, [*scene.truth.values(), *scene.missed])
 
 
 def test_a_passing_pytest_completes_once_and_a_failing_one_never(scene: Scene) -> None:
@@ -235,12 +269,15 @@ def test_terminal_work_without_a_server_has_a_session(scene: Scene) -> None:
 
 def test_a_pyenv_shim_in_a_terminal_is_one_run(stage: Stage, tmp_path: Path) -> None:
     course = make_course(tmp_path / "course", PYTHON)
-    (course / "exercises/01-hello/app.py").write_text("print('hello')\n")
+    (course / "exercises/01-hello/app.py").write_text("print('hello')\n" + A_LITTLE)
+    free = course / "exercises/07-free/app.py"
+    free.write_text(free.read_text() + A_LITTLE)
     agent = stage.agent(course).start()
     agent.require_connector()
+    agent.await_document()
     student = stage.student(course, pyenv=True)
     truth = [
-        student.type("python exercises/07-free/app.py").ran("compile", "07-free", source="print('free')\n"),
+        student.type("python exercises/07-free/app.py").ran("compile", "07-free", source=free.read_text()),
         student.type("cd exercises/07-free; python app.py; cd ../..").ran("compile", "07-free"),
         student.type("time python exercises/01-hello/app.py").ran("compile", "01-hello"),
         student.type("pytest -q exercises/01-hello/test.py").ran("test", "01-hello"),
@@ -273,15 +310,18 @@ def test_the_source_of_a_run_is_what_ran_not_what_was_saved_meanwhile(stage: Sta
     sleeps = "import time\nprint('GO', flush=True)\ntime.sleep(0.5)\n"
     agent = stage.agent(course).start()
     agent.require_connector()
+    agent.await_document()
     student = stage.student(course)
     truth = [student.save_in_place(path, sleeps)]
     first = student.type(
-        f"python {path}", when="GO", then=lambda student: truth.append(student.save_by_rename(path, "print(2)\n"))
+        f"python {path}",
+        when="GO",
+        then=lambda student: truth.append(student.save_by_rename(path, "print(2)\n" + A_LITTLE)),
     )
     second = student.type(f"python {path}")
-    truth.append(student.save_like_vim(path, "print(3)\n"))
+    truth.append(student.save_like_vim(path, "print(3)\n" + A_LITTLE))
     third = student.type(f"python {path}")
-    for typed, source in ((first, sleeps), (second, "print(2)\n"), (third, "print(3)\n")):
+    for typed, source in ((first, sleeps), (second, "print(2)\n" + A_LITTLE), (third, "print(3)\n" + A_LITTLE)):
         truth.append(typed.ran("compile", "01-hello", source=source))
     agent.wait_for(lambda events: count(events, "compile") >= 3)
     agent.stop()

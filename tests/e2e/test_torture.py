@@ -4,7 +4,8 @@ Thirty times in CI; LEARNPACK_AGENT_KILLS=300 for a long look.  LEARNPACK_AGENT_
 
 What can't be demanded of anybody: a document that was whole on the disk for a moment only, or while no agent looked,
 before the server died in the middle of the next write.  Everything that stood there for MARGIN_MS while an agent was
-up has to be in the document at the end, every run of a program that the agent saw from its beginning to its end, too.
+up has to be in the document at the end, every run of a program that the agent saw from its beginning to its end, too;
+on a slow machine three times what the slowest of the student's runs took, if that is more.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Stage
-from tests.standin.agent import Agent, Event
+from tests.standin.agent import Agent, Event, was_too_short
 from tests.standin.courses import PYTHON, WEB, make_course
 from tests.standin.learnpack import LearnPack
 from tests.standin.score import shown
@@ -38,18 +39,18 @@ KILLS = int(os.environ.get("LEARNPACK_AGENT_KILLS", "30"))
 SEED = int(os.environ.get("LEARNPACK_AGENT_SEED", "0")) or random.randrange(1, 1_000_000)
 #: What was so long before a kill must have been written down.
 MARGIN_MS = 700
-#: Two times of one thing differ by less.
+#: Two times of one thing differ by less, where it is not known from when to when it lasted.
 SAME_MS = 600
 #: So long after its death a server starts again, if the agent was up all the while: it has to mend the file first.
-START_SECONDS = 10.0
-#: The document is complete so long after the last action.
-DOCUMENT_SECONDS = 25.0
+START_SECONDS = 60.0
+#: On a busy machine a program of 20 ms can be over before the agent can read it, which it then says.
+LASTS = "import time\ntime.sleep(0.1)\n"
 
 PROGRAMS = ("01-hello", "02-sum", "07-free")
 PAGE = "08-page"
 STEPS = {**{slug: PYTHON[slug] for slug in (*PROGRAMS, "03-reading")}, PAGE: WEB["01-page"]}
 
-pytestmark = pytest.mark.timeout(90 + 4 * KILLS)
+pytestmark = pytest.mark.timeout(300 + 10 * KILLS)
 
 Item = dict[str, Any]
 KINDS = {"compile": "compilations", "test": "tests"}
@@ -64,6 +65,7 @@ class Done:
     text: str
     began: int
     ended: int | None = None
+    is_typed: bool = False
 
 
 @dataclass
@@ -92,6 +94,10 @@ class Work:
         except BaseException as error:
             self.complaint = f"{type(error).__name__}: {error}"
             raise
+
+    def margin_ms(self) -> int:
+        typed = [done for done in self.done if done.is_typed and done.ended is not None]
+        return max([MARGIN_MS, *(3 * ((done.ended or 0) - done.began) for done in typed)])
 
     def living_server(self) -> LearnPack:
         if self.server is not None and self.server.process is not None and self.server.process.poll() is None:
@@ -133,7 +139,7 @@ class Work:
 
     def save_program(self, server: LearnPack | None, number: int) -> tuple[str, str]:
         slug = self.moments.choice(PROGRAMS)
-        text = f"# run {number}\nprint({number})\n"
+        text = f"# run {number}\nprint({number})\n{LASTS}"
         if server is None:
             (self.course / f"exercises/{slug}/app.py").write_text(text)
         else:
@@ -176,7 +182,7 @@ class Work:
         environment = self.stage.toolbox.environment()
         run = subprocess.DEVNULL
         self.keep(
-            Done("compilations", slug, text, now_ms()),
+            Done("compilations", slug, text, now_ms(), is_typed=True),
             lambda: subprocess.run(command, cwd=self.course, env=environment, stdin=run, stdout=run, stderr=run),
         )
 
@@ -198,10 +204,20 @@ class Scene:
 
     def was_watched(self, done: Done) -> bool:
         """Whether one life of the agent saw it from before its beginning to well after its end."""
-        ended = done.ended
+        ended, margin = done.ended, self.work.margin_ms()
         if ended is None:
             return False
-        return any(ready + 50 <= done.began and ended <= killed - MARGIN_MS for ready, killed in self.lives)
+        return any(ready + 50 <= done.began and ended <= killed - margin for ready, killed in self.lives)
+
+    def was_found_late(self, event: Event, asked: list[Done]) -> bool:
+        """Whether this is a build that was over when the agent started: it found the window's wish in LearnPack's queue
+        and dates it by its own start.  LearnPack's telemetry may tell of the same build, with its own time.
+        """
+        before = [done for done in asked if done.began <= event["ended_at"]]
+        if not before or event["exit_code"] is not None:
+            return False
+        at = before[-1].ended or before[-1].began
+        return not any(ready <= at <= killed for ready, killed in self.lives)
 
 
 def start_agent(agent: Agent, work: Work) -> int:
@@ -232,7 +248,7 @@ def kill_at_random(agent: Agent, work: Work, moments: random.Random, ready: int)
     return lives
 
 
-def read_log(log: Path, lives: list[tuple[int, int]]) -> tuple[list[Item], list[Item]]:
+def read_log(log: Path, lives: list[tuple[int, int]], margin: int) -> tuple[list[Item], list[Item]]:
     """What stood whole on the disk at any time, and what stood there so long that an agent must have read it."""
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
     whole: dict[str, Item] = {}
@@ -241,7 +257,7 @@ def read_log(log: Path, lives: list[tuple[int, int]]) -> tuple[list[Item], list[
         if line["what"] != "whole":
             continue
         until = lines[number + 1]["at"] if number + 1 < len(lines) else lives[-1][1]
-        read = any(min(until, killed) - max(line["at"], ready) >= MARGIN_MS for ready, killed in lives)
+        read = any(min(until, killed) - max(line["at"], ready) >= margin for ready, killed in lives)
         for item in line["has"]:
             whole[json.dumps(item)] = item
             if read:
@@ -269,9 +285,7 @@ def scene(long_stage: Stage) -> Scene:
         work.stopping.set()
         worker.join()
     assert work.complaint is None, f"seed {SEED}: {work.complaint}\n{agent.log}"
-    server = work.living_server()
-    time.sleep(MARGIN_MS / 1000)
-    server.stop()
+    work.living_server().stop()
 
     def is_complete(events: list[Event]) -> bool:
         """The document follows the journal, and the journal what only LearnPack told of."""
@@ -280,11 +294,11 @@ def scene(long_stage: Stage) -> Scene:
             return all(texts_in(document, kind) == sources_of(events, event) for event, kind in KINDS.items())
         return False
 
-    agent.wait_for(is_complete, seconds=DOCUMENT_SECONDS)
-    time.sleep(MARGIN_MS / 1000)
-    lives[-1] = (lives[-1][0], now_ms())
+    agent.wait_for(is_complete)
     assert agent.stop() == 0, agent.log
-    whole, due = read_log(log, lives)
+    # Its end is in order: nothing that it saw, and nothing that stands in the file, is lost.
+    lives[-1] = (lives[-1][0], now_ms() + work.margin_ms())
+    whole, due = read_log(log, lives, work.margin_ms())
     document = agent.document()
     assert document is not None
     return Scene(work, lives, agent.events(), document, whole, due)
@@ -303,9 +317,17 @@ def sources_of(events: list[Event], event: str) -> Counter[str]:
     return Counter(row["source_code"] or "" for row in rows)
 
 
-def nearest(truths: list[int], found: list[int]) -> dict[int, int]:
-    """Pairs of indexes, the nearest times first; none that are more than SAME_MS apart."""
-    near = sorted((abs(truth - one), i, j) for i, truth in enumerate(truths) for j, one in enumerate(found))
+def windows_of(asked: list[Done]) -> list[tuple[int, int]]:
+    """When each build can have been: of one that nobody saw end, until the next one was asked for."""
+    later = [*(done.began for done in asked[1:]), now_ms()]
+    return [(done.began - 50, (done.ended or until) + 50) for done, until in zip(asked, later, strict=True)]
+
+
+def nearest(windows: list[tuple[int, int]], found: list[int]) -> dict[int, int]:
+    """Index of a window → index of the time in it, or else of one that is less than SAME_MS away; each at most once."""
+    near = sorted(
+        (max(first - at, at - last, 0), i, j) for i, (first, last) in enumerate(windows) for j, at in enumerate(found)
+    )
     pairs: dict[int, int] = {}
     for distance, i, j in near:
         if distance <= SAME_MS and i not in pairs and j not in pairs.values():
@@ -332,7 +354,9 @@ def test_each_run_of_a_program_is_one_event(scene: Scene) -> None:
         assert set(runs) <= known | stubs, f"{scene.label}: {set(runs) - known}"
         due = [done for done in scene.work.done if done.kind == kind and done.text and scene.was_watched(done)]
         lost = [done for done in due if done.text not in runs]
-        assert not lost, f"{scene.label}: {len(lost)} of {len(due)} lost: {lost[:5]}"
+        unread = [done for done in lost if was_too_short(scene.events, done.began, done.ended or 0)]
+        assert lost == unread, f"{scene.label}: {len(lost)} of {len(due)} lost: {lost[:5]}, as it says: {unread[:5]}"
+        assert len(unread) <= len(due) / 5, f"{scene.label}: {len(unread)} were over before they could be read"
     codes = {row["exit_code"] for row in scene.events if row["event"] == "compile"}
     assert codes <= {0, None}, f"{scene.label}: no program and no page failed: {codes}"
 
@@ -347,10 +371,11 @@ def test_each_build_of_a_page_is_one_event(scene: Scene) -> None:
     events = [row for row in scene.events if row["event"] == "compile" and row["step_slug"] == PAGE]
     asked = [done for done in scene.work.done if done.slug == PAGE]
     all_of_it = "\n".join([*map(str, asked), *map(shown, events)])
-    pairs = nearest([done.ended or done.began for done in asked], [event["ended_at"] for event in events])
+    pairs = nearest(windows_of(asked), [event["ended_at"] for event in events])
     lost = [done for number, done in enumerate(asked) if number not in pairs and scene.was_watched(done)]
     assert not lost, f"{scene.label}: {lost} are lost\n{all_of_it}"
-    invented = [shown(event) for number, event in enumerate(events) if number not in pairs.values()]
+    left = [event for number, event in enumerate(events) if number not in pairs.values()]
+    invented = [shown(event) for event in left if not scene.was_found_late(event, asked)]
     assert not invented, f"{scene.label}: builds that nobody asked for: {invented}\n{all_of_it}"
     (step,) = [step for step in scene.document["steps"] if step["slug"] == PAGE]
     assert len(step["compilations"]) == len(events), f"{scene.label}\n{step['compilations']}\n{all_of_it}"
@@ -358,14 +383,18 @@ def test_each_build_of_a_page_is_one_event(scene: Scene) -> None:
 
 def test_nothing_that_stood_whole_in_learnpacks_file_is_missing(scene: Scene) -> None:
     final = identities(scene.document)
+    windows = windows_of([done for done in scene.work.done if done.slug == PAGE])
     for item in scene.due:
         same = [one for one in final if (one["slug"], one["kind"]) == (item["slug"], item["kind"])]
         if item["slug"] != PAGE:
             found = sum(one["text"] == item["text"] for one in same)
         else:
-            # LearnPack gives them no source.
-            ended = milliseconds(item["ended"])
-            found = int(any(abs(milliseconds(one["ended"]) - ended) <= SAME_MS for one in same))
+            # LearnPack gives them no source: it is the same build when it ended while the same one was asked for.
+            ended = [milliseconds(one["ended"]) for one in same]
+            at = milliseconds(item["ended"])
+            same_build = [(first, last) for first, last in windows if first <= at <= last]
+            in_it = any(first <= one <= last for one in ended for first, last in same_build)
+            found = int(in_it or any(abs(one - at) <= SAME_MS for one in ended))
         assert found == 1, f"{scene.label}: {item} is there {found} times"
 
 

@@ -5,20 +5,36 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import pytest
+
 from agent.core.course import ENTRIES, Course, step_from
 from agent.core.observations import Observation, ProcessesListed, ProcessExecuted, ProcessExited
+from agent.sensors.processes.level import Level, Mailbox, Refused
+from agent.sensors.processes.tracking import Tracker
+from tests.until import until
 
 PYTHON = str(Path(sys.executable).resolve())
+
+#: How long anything is waited for, in seconds: on a busy machine whatever takes a millisecond may take seconds.
+PATIENCE_S = 60.0
+
+#: A line of Python, and one of a shell, at which a program waits until its student opens the gate.  Neither starts
+#: another process.
+WAIT = 'import os; open(os.environ["GATE"]).read()\n'
+WAIT_SH = 'read x < "$GATE"\n'
 
 #: Reads one order a line, answers one line an order.
 _HANDS = """
@@ -26,9 +42,12 @@ import json, os, signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 if len(sys.argv) > 1:
     uid = int(sys.argv[1]); os.setgroups([]); os.setgid(uid); os.setuid(uid)
+unreaped = set()
 def start(order):
     pid = os.fork()
-    if pid == 0:
+    if pid:
+        unreaped.add(pid)
+    else:
         os.chdir(order["cwd"])
         source = os.open(order.get("stdin") or "/dev/null", os.O_RDONLY)
         os.dup2(source, 0)
@@ -38,7 +57,9 @@ def start(order):
         finally: os._exit(127)
     return pid
 def end(pid):
-    return os.waitpid(pid, 0)[1]
+    status = os.waitpid(pid, 0)[1]
+    unreaped.discard(pid)
+    return status
 for line in sys.stdin:
     order = json.loads(line)
     began = time.monotonic_ns()
@@ -57,23 +78,39 @@ for line in sys.stdin:
                 if pid: answer["runs"].append([pid, living.pop(pid), status])
                 elif time.monotonic() >= due: break
                 else: time.sleep(0.0005)
-            living[start(one)] = number
+            pid = start(one)
+            unreaped.discard(pid)
+            living[pid] = number
         while living:
             pid, status = os.wait()
             answer["runs"].append([pid, living.pop(pid), status])
     print(json.dumps(answer), flush=True)
+for pid in unreaped:
+    os.kill(pid, signal.SIGKILL)
 """
 
 
 class Student:
-    """Starts programs from a process of its own (as another user, if one is given)."""
+    """Starts programs from a process of its own (as another user, if one is given).  What was not reaped is killed at
+    the end, and who waits at the gate then may pass.
+
+    `gate` is a FIFO, and its path is `GATE` in the programs' environment: a program that opens it to read waits there
+    until `open_gate`.  `started` are the pids of all that `start` started.
+    """
 
     def __init__(self, uid: int | None = None) -> None:
+        self._directory = Path(tempfile.mkdtemp())
+        self._directory.chmod(0o755)
+        self.gate = self._directory / "gate"
+        os.mkfifo(self.gate)
+        self.gate.chmod(0o666)
+        self.started: list[int] = []
         self._hands = subprocess.Popen(
             [PYTHON, "-S", "-c", _HANDS, *([str(uid)] if uid is not None else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd="/",
+            env={**os.environ, "GATE": str(self.gate)},
             text=True,
         )
         self.pid = self._hands.pid
@@ -87,7 +124,10 @@ class Student:
         assert self._hands.stdin is not None and self._hands.stdout is not None
         self._hands.stdin.close()
         self._hands.stdout.close()
-        self._hands.wait(10)
+        self._hands.wait(PATIENCE_S)
+        with suppress(OSError):  # nobody waits
+            os.close(os.open(self.gate, os.O_WRONLY | os.O_NONBLOCK))
+        shutil.rmtree(self._directory)
 
     def _do(self, **order: Any) -> dict[str, Any]:
         assert self._hands.stdin is not None and self._hands.stdout is not None
@@ -103,7 +143,15 @@ class Student:
 
     def start(self, argv: list[str], cwd: Path | str, stdin: Path | str | None = None) -> int:
         """Start a program and leave it alone: it stays a zombie until `reap`."""
-        return int(self._do(do="start", argv=argv, cwd=str(cwd), stdin=str(stdin) if stdin else None)["pid"])
+        pid = int(self._do(do="start", argv=argv, cwd=str(cwd), stdin=str(stdin) if stdin else None)["pid"])
+        self.started.append(pid)
+        return pid
+
+    def open_gate(self) -> None:
+        """Let the program pass that waits at the gate, or that will soon.  Between two openings another program must
+        have been seen: who has just passed could be met again."""
+        with open(self.gate, "w"):  # returns when there is a reader, which then reads the end
+            pass
 
     def reap(self, pid: int) -> int:
         return int(self._do(do="reap", pid=pid)["status"])
@@ -146,13 +194,37 @@ def make_desk(root: Path, steps: dict[str, dict[str, str]], language: str = "pyt
 T = TypeVar("T")
 
 
-def until(find: Callable[[], T], timeout: float = 10.0) -> T:
-    """The first true answer of `find`, asked every millisecond: for what nobody tells."""
-    deadline = time.monotonic() + timeout
-    while not (found := find()):
-        assert time.monotonic() < deadline, f"did not come true in {timeout} s"
-        time.sleep(0.001)
-    return found
+def refusal_of(make: Callable[[], Level]) -> str | None:
+    """Why a level is refused here, or None.  A reason that passes is waited out: the machine may be busy."""
+    reasons: list[str | None] = []
+
+    def is_answered() -> bool:
+        level, mailbox = make(), Mailbox()
+        try:
+            level.open(mailbox)
+        except Refused as refused:
+            reasons.append(str(refused))
+            return not refused.passing
+        finally:
+            level.close()
+            mailbox.close()
+        reasons.append(None)
+        return True
+
+    until(is_answered, every=0.5)
+    return reasons[-1]
+
+
+def child_of(pid: int) -> int:
+    """The first child of a process, as soon as it has one.  Linux only."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    until(children.read_text)
+    return int(children.read_text().split()[0])
+
+
+def until_it_runs(pid: int, word: str = "app.py") -> None:
+    """Until the process has executed a program with this word in its command line.  Linux only."""
+    until(lambda: word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 class Seen:
@@ -176,7 +248,7 @@ class Seen:
     def __iter__(self) -> Iterator[Observation]:
         return iter(self.all())
 
-    def wait_for(self, find: Callable[[Seen], T | None], timeout: float = 10.0) -> T:
+    def wait_for(self, find: Callable[[Seen], T | None], timeout: float = PATIENCE_S) -> T:
         """The first answer of `find` that is true."""
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -197,7 +269,7 @@ class Seen:
     def exits(self, pid: int) -> list[ProcessExited]:
         return [one for one in self.of(ProcessExited) if one.pid == pid]
 
-    def exit_of(self, pid: int, timeout: float = 10.0) -> ProcessExited:
+    def exit_of(self, pid: int, timeout: float = PATIENCE_S) -> ProcessExited:
         return self.wait_for(lambda seen: next(iter(seen.exits(pid)), None), timeout)
 
     def executions_of(self, pid: int) -> list[ProcessExecuted]:
@@ -209,10 +281,40 @@ class Seen:
         return self.wait_for(lambda seen: seen.of(ProcessesListed)[times - 1 :])[0]
 
 
+class Heard:
+    """What a tracker was told of: the pids that executed a program, each after it was looked at; and of those that
+    were over before they could be read, the ones whose end was told."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.executed: list[int] = []
+        self.unreadable: list[int] = []
+        executed, exited_unread = Tracker.executed, Tracker.exited_unread
+
+        def hear_executed(tracker: Tracker, pid: int, at: int) -> None:
+            executed(tracker, pid, at)
+            self.executed.append(pid)
+
+        def hear_exited_unread(tracker: Tracker, pid: int, parent: int, at: int) -> None:
+            exited_unread(tracker, pid, parent, at)
+            self.unreadable.append(pid)
+
+        patch.setattr(Tracker, "executed", hear_executed)
+        patch.setattr(Tracker, "exited_unread", hear_exited_unread)
+
+
+def run_seen(
+    student: Student, seen: Seen, argv: list[str], cwd: Path | str, stdin: Path | str | None = None
+) -> tuple[int, int]:
+    """Run a program that waits at the gate, which is opened when the program was seen; its pid and its wait status,
+    when its end was seen too."""
+    pid = student.start(argv, cwd, stdin)
+    seen.wait_for(lambda seen: any(one.argv == tuple(argv) for one in seen.executed(pid)))
+    student.open_gate()
+    status = student.reap(pid)
+    seen.exit_of(pid)
+    return pid, status
+
+
 def settle(student: Student, seen: Seen, directory: Path) -> None:
     """Returns when everything that happened before has been reported: a later process was, from start to end."""
-    pid = student.start(["/bin/sh", "-c", "sleep 60; :"], directory)
-    seen.executions_of(pid)
-    os.kill(int(until(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text().split())[0]), 9)
-    student.reap(pid)
-    seen.exit_of(pid)
+    run_seen(student, seen, ["/bin/sh", "-c", WAIT_SH], directory)

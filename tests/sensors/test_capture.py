@@ -25,11 +25,12 @@ from agent.sensors.processes.proc_connector import Connector
 from agent.sensors.processes.procfs import has_procfs
 from agent.sensors.processes.scan import Polling
 from agent.sensors.processes.sensor import ProcessSensor
-from tests.sensors.student import PYTHON, Desk, Seen, Student, make_desk, until
+from tests.sensors.student import PYTHON, Desk, Seen, Student, make_desk
 from tests.sensors.test_pidfd import opens_of
 from tests.sensors.test_pidfd import refusal as no_pidfd
 from tests.sensors.test_proc_connector import refusal as no_connector
 from tests.standin.toolbox import REPOSITORY, Toolbox, make_toolbox
+from tests.until import until
 
 pytestmark = pytest.mark.skipif(not has_procfs(), reason="no Linux with a /proc")
 
@@ -82,9 +83,17 @@ class Lab:
         }
         return [PYTHON, "-c", _SERVER, json.dumps(order)]
 
-    def test(self, command: str, mode: int) -> dict[str, Any]:
-        """Run it to its end: its exit code, what the server read of its output, and the launcher's pid."""
-        assert self.student.run(self._argv(command, mode), self.desk.root)[1] == 0
+    def test(self, seen: Seen, command: str, mode: int, *, is_captured: bool = True) -> dict[str, Any]:
+        """Run it to its end, once its launcher was seen and (`is_captured`) its output is being captured: its exit
+        code, what the server read of its output, and the launcher's pid."""
+        before = len(launchers(seen))
+        server = self.start(f"{self.until_go()}; {command}", mode)
+        seen.wait_for(lambda seen: len(launchers(seen)) > before)
+        if is_captured:
+            until(lambda: sum("shelljs_" in target for target in held()) == 2)
+        self.go.touch()
+        assert self.student.reap(server) == 0
+        self.go.unlink()
         answer: dict[str, Any] = json.loads(self.answer.read_text(errors="surrogatepass"))
         return answer
 
@@ -93,8 +102,8 @@ class Lab:
         return self.answer.with_name("go")
 
     def until_go(self) -> str:
-        """A command that prints, waits for a file, and prints again."""
-        return f"echo before; while [ ! -e '{self.go}' ]; do sleep 0.05; done; echo after"
+        """A command that waits for a file."""
+        return f"while [ ! -e '{self.go}' ]; do sleep 0.05; done"
 
     def wait_until_printed(self, text: str) -> None:
         def is_there() -> bool:
@@ -104,7 +113,7 @@ class Lab:
                         return True
             return False
 
-        until(is_there, timeout=30)
+        until(is_there)
 
     def start(self, command: str, mode: int) -> int:
         return self.student.start(self._argv(command, mode), self.desk.root)
@@ -141,6 +150,10 @@ class Watching:
         self._stack.close()
 
 
+def launchers(seen: Seen) -> set[int]:
+    return {one.pid for one in seen.of(ProcessExecuted) if parameter_file(one.argv) is not None}
+
+
 def output_of(exited: ProcessExited) -> tuple[str | None, str | None]:
     return tuple(one.text if one is not None else None for one in (exited.stdout, exited.stderr))  # type: ignore[return-value]
 
@@ -149,8 +162,7 @@ def pid_of(seen: Seen, is_it: Callable[[tuple[str, ...]], bool]) -> int:
     return seen.wait_for(lambda seen: [one.pid for one in seen.of(ProcessExecuted) if is_it(one.argv)])[0]
 
 
-#: Lives half a second, because the last level looks every 50 ms.
-PRINTING = r"sleep 0.2; printf 'one \303\261 \377 two\n'; echo trouble >&2; sleep 0.3; exit 3"
+PRINTING = r"printf 'one \303\261 \377 two\n'; echo trouble >&2; exit 3"
 
 
 @pytest.mark.parametrize("mode", ORDERS)
@@ -159,7 +171,7 @@ def test_what_a_test_prints_is_told_with_its_launchers_end(
     lab: Lab, seen: Seen, level: Callable[[], Level], mode: int
 ) -> None:
     with Watching(lab, seen, level):
-        result = lab.test(PRINTING, mode)
+        result = lab.test(seen, PRINTING, mode)
         exited = seen.exit_of(result["launcher"])
     assert exited.stdout == Captured("one ñ \ufffd two\n", 13)
     assert exited.stderr == Captured("trouble\n", 8)
@@ -168,10 +180,10 @@ def test_what_a_test_prints_is_told_with_its_launchers_end(
 
 @pytest.mark.parametrize("mode", ORDERS)
 @pytest.mark.skipif(no_connector() is not None, reason="no proc connector")
-def test_of_many_short_tests_each_output_is_told(lab: Lab, seen: Seen, mode: int) -> None:
+def test_of_many_tests_each_output_is_told(lab: Lab, seen: Seen, mode: int) -> None:
     with Watching(lab, seen, Connector):
         for number in range(5):
-            result = lab.test(f"echo {number}; echo {number} >&2; exit {number}", mode)
+            result = lab.test(seen, f"echo {number}; echo {number} >&2; exit {number}", mode)
             exited = seen.exit_of(result["launcher"])
             assert (exited.exit_code, output_of(exited)) == (number, (f"{number}\n", f"{number}\n"))
 
@@ -179,7 +191,7 @@ def test_of_many_short_tests_each_output_is_told(lab: Lab, seen: Seen, mode: int
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_long_output_is_cut_to_the_limit(lab: Lab, seen: Seen, level: Callable[[], Level]) -> None:
     with Watching(lab, seen, level, output_bytes=1_000):
-        result = lab.test("sleep 0.3; yes 12345678 | head -n 100000; sleep 0.2", 0o644)
+        result = lab.test(seen, "yes 12345678 | head -n 100000", 0o644)
         stdout = seen.exit_of(result["launcher"]).stdout
     assert stdout is not None and (stdout.size, stdout.whole) == (900_000, False)
     assert stdout.text == "12345678\n" * 55 + "12345\n… 899000 bytes left out …\n5678\n" + "12345678\n" * 55
@@ -188,14 +200,14 @@ def test_a_long_output_is_cut_to_the_limit(lab: Lab, seen: Seen, level: Callable
 def test_nothing_of_the_parameter_file_but_its_two_paths_is_ever_told(lab: Lab, seen: Seen) -> None:
     # At a level that everybody has.
     with Watching(lab, seen, Polling) as watching:
-        result = lab.test(PRINTING, 0o644)
+        result = lab.test(seen, PRINTING, 0o644)
         assert seen.exit_of(result["launcher"]).stdout is not None
     assert "not-to-be-told" not in repr(seen.all()) + repr(watching.logged)
 
 
 def test_with_a_limit_of_nothing_nothing_is_told(lab: Lab, seen: Seen) -> None:
     with Watching(lab, seen, Polling, output_bytes=0):
-        result = lab.test(PRINTING, 0o600)
+        result = lab.test(seen, PRINTING, 0o600, is_captured=False)
         assert output_of(seen.exit_of(result["launcher"])) == (None, None)
 
 
@@ -203,7 +215,7 @@ def test_with_a_limit_of_nothing_nothing_is_told(lab: Lab, seen: Seen) -> None:
 def test_the_output_of_a_test_that_ran_before_the_agent_came_is_told(
     lab: Lab, seen: Seen, level: Callable[[], Level]
 ) -> None:
-    server = lab.start(lab.until_go(), 0o644)
+    server = lab.start(f"echo before; {lab.until_go()}; echo after", 0o644)
     lab.wait_until_printed("before\n")
     with Watching(lab, seen, level):
         lab.go.touch()
@@ -243,7 +255,7 @@ def held() -> list[str]:
 def test_when_a_test_is_over_no_descriptor_is_left_open(lab: Lab, seen: Seen) -> None:
     with Watching(lab, seen, Polling):
         before = held()
-        result = lab.test(PRINTING, 0o644)
+        result = lab.test(seen, PRINTING, 0o644)
         assert seen.exit_of(result["launcher"]).stdout is not None
         assert held() == before
 
@@ -251,7 +263,7 @@ def test_when_a_test_is_over_no_descriptor_is_left_open(lab: Lab, seen: Seen) ->
 def test_a_sensor_that_stops_in_the_middle_of_a_test_leaves_nothing_open(lab: Lab, seen: Seen) -> None:
     before = held()
     with Watching(lab, seen, Polling):
-        server = lab.start(lab.until_go(), 0o644)
+        server = lab.start(f"echo before; {lab.until_go()}; echo after", 0o644)
         until(lambda: sum("shelljs_" in target for target in held()) == 2)
     assert held() == before
     lab.go.touch()

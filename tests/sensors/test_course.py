@@ -382,8 +382,12 @@ def test_what_a_student_may_write_is_not_transient(name: str) -> None:
 
 
 def test_a_kernel_stamp_becomes_the_wall_clocks_time() -> None:
-    before = now_ms()
+    earlier, before, later = time.time() * 1000 - 1, now_ms(), time.time() * 1000 + 1
+    assert earlier <= before <= later
     stamp = time.monotonic_ns()
-    assert abs(before - time.time() * 1000) < 1_000
-    assert before <= ms_of_monotonic_ns(stamp) + 1 <= now_ms() + 2
-    assert abs(ms_of_monotonic_ns(stamp) - ms_of_monotonic_ns(stamp - 5_000_000_000) - 5_000) <= 1
+
+    def placed(ns: int) -> int:
+        return max(ms_of_monotonic_ns(ns) for _ in range(100))  # it reads two clocks: a pause in between makes it less
+
+    assert before <= placed(stamp) + 1 <= now_ms() + 2
+    assert abs(placed(stamp) - placed(stamp - 5_000_000_000) - 5_000) <= 1

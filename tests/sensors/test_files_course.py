@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.core.observations import ConfigRead, QueueEntry, QueueRead, ReportRead, ResetCopyAppeared
+from agent.core.observations import TestsCompared as Compared
 from tests.sensors.watching import (
     CREATED,
     MODIFIED,
@@ -19,26 +19,14 @@ from tests.sensors.watching import (
     make_step,
     picture_of,
     replace_file,
-    until,
     write_config,
     write_queue,
 )
+from tests.until import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
 APP = "exercises/01-add/app.py"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_course(tmp_path / "course")
-
-
-@pytest.fixture
-def watcher(root: Path) -> Iterator[Watcher]:
-    with Watcher(root) as watcher:
-        watcher.forget()  # what LearnPack's files said at the start
-        yield watcher
 
 
 # --- LearnPack's files ---
@@ -260,6 +248,7 @@ def test_a_course_without_any_exercise_gets_its_first(tmp_path: Path) -> None:
 
 def test_opens_in_steps_are_told_only_while_they_are_wanted(root: Path) -> None:
     with Watcher(root) as watcher:
+        watcher.wait_for(Compared)  # the agent has opened the tests itself
         (root / APP).read_text()
         watcher.fence()
         assert watcher.opened == 0
@@ -290,5 +279,8 @@ def test_opens_in_the_root_are_told_when_the_code_is_there(tmp_path: Path) -> No
     (root / "learn.json").write_text('{"grading": "incremental"}')
     (root / "app.py").write_text("print(1)\n")
     with Watcher(root, watch_opens=True) as watcher:
+        watcher.wait_for(Compared)  # the agent has opened the tests itself
+        watcher.fence()
+        before = watcher.opened
         (root / "app.py").read_text()
-        until(lambda: watcher.opened > 0)
+        until(lambda: watcher.opened > before)

@@ -24,23 +24,19 @@ from tests.sensors.watching import (
     CREATED,
     DELETED,
     MODIFIED,
+    SpiedSource,
     Watcher,
-    make_course,
     make_step,
     picture_of,
     replace_file,
-    until,
+    spied,
     write_queue,
 )
+from tests.until import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
 APP = "exercises/01-add/app.py"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_course(tmp_path / "course")
 
 
 def files_on_disk(root: Path) -> set[str]:
@@ -101,33 +97,9 @@ def test_a_burst_of_20000_files_in_100_new_directories_ends_with_the_right_pictu
         assert picture_of(watcher) == files_on_disk(root)
 
 
-class LossySource:
-    """The real source; it forgets what a test tells it to forget, and may say so, or fail."""
-
-    def __init__(self, root: str) -> None:
-        self._source = open_source(root)
-        self.level = self._source.level
-        self.sees_all, self.sees_root = self._source.sees_all, self._source.sees_root
-        self.watch, self.unwatch = self._source.watch, self._source.unwatch
-        self.watched, self.wake, self.close = self._source.watched, self._source.wake, self._source.close
-        self.turn: Callable[[list[Notice]], list[Notice]] = lambda notices: notices
-
-    def wait(self, timeout: float | None) -> list[Notice]:
-        notices = self._source.wait(timeout)
-        return self.turn(notices)
-
-
-def lossy(watchers: list[LossySource]) -> Callable[[str], Source]:
-    def opened(root: str) -> Source:
-        watchers.append(LossySource(root))
-        return watchers[-1]
-
-    return opened
-
-
 def test_what_was_lost_is_found_by_comparing(root: Path) -> None:
-    sources: list[LossySource] = []
-    with Watcher(root, source=lossy(sources)) as watcher:
+    sources: list[SpiedSource] = []
+    with Watcher(root, source=spied(sources)) as watcher:
         forgotten: list[Notice] = []
 
         def forget(notices: list[Notice]) -> list[Notice]:
@@ -143,10 +115,14 @@ def test_what_was_lost_is_found_by_comparing(root: Path) -> None:
         (root / ".learn/resets/01-add").mkdir()
         write_queue(root, ("initializing", None), ("start_exercise", "01-add"))
         until(lambda: len(forgotten) >= 5)
-        sources[0].turn = lambda _: [Notice(Kind.LOST)]
+
+        def lose(_: list[Notice]) -> list[Notice]:
+            sources[0].turn = lambda notices: notices
+            return [Notice(Kind.LOST)]
+
+        sources[0].turn = lose
         sources[0].wake()
         watcher.wait_for(EventsLost)
-        sources[0].turn = lambda notices: notices
         watcher.wait_for_change(APP, MODIFIED)
         watcher.wait_for_change("exercises/01-add/more/deep/x.py", CREATED)
         watcher.wait_for_change("exercises/01-add/test.py", DELETED)
@@ -155,6 +131,24 @@ def test_what_was_lost_is_found_by_comparing(root: Path) -> None:
         changed = watcher.wait_for(FileChanged, lambda seen: seen.path == APP)
         assert abs(changed.at - (root / APP).stat().st_mtime_ns // 1_000_000) <= 1
         assert len(watcher.losses) == 1
+
+
+def test_a_loss_is_told_once_until_everything_was_compared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_module, "_RESCAN_DELAY_S", 3600.0)
+    sources: list[SpiedSource] = []
+    with Watcher(root, source=spied(sources)) as watcher:
+        sensor, source = watcher.sensor, sources[0]
+        for losses in (1, 2):
+            source.turn = lambda _: [Notice(Kind.LOST)]
+            for _ in range(3):
+                waits = source.waits
+                source.wake()
+                until(lambda waits=waits: source.waits > waits)  # type: ignore[misc]
+            assert len(watcher.losses) == losses
+            source.turn = lambda notices: notices
+            sensor._due["rescan"] = 0.0
+            source.wake()
+            until(lambda: not sensor._is_lost)
 
 
 def test_a_failure_in_the_thread_is_told_in_one_line_and_survived(root: Path) -> None:
@@ -178,15 +172,15 @@ def test_a_failure_in_the_thread_is_told_in_one_line_and_survived(root: Path) ->
 
 
 def test_a_source_that_fails_again_and_again_is_replaced(root: Path) -> None:
-    sources: list[LossySource] = []
-    with Watcher(root, source=lossy(sources)) as watcher:
+    sources: list[SpiedSource] = []
+    with Watcher(root, source=spied(sources)) as watcher:
 
         def fail(_: list[Notice]) -> list[Notice]:
             raise OSError(errno.EIO, "the source is broken")
 
         sources[0].turn = fail
         sources[0].wake()
-        until(lambda: len(sources) == 2, timeout=20)
+        until(lambda: len(sources) == 2)
         (root / APP).write_text("print(1)\n")
         watcher.wait_for_change(APP, MODIFIED)
         assert watcher.losses == ["the file sensor failed: OSError: [Errno 5] the source is broken"]
@@ -248,6 +242,7 @@ def test_every_source_sees_the_same(
     root: Path, source: Callable[[str], Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files_module, "POLL_S", 0.3)
+    monkeypatch.setattr(files_module, "_DUTY", 0)
     with Watcher(root, source=source) as watcher:
         (root / APP).write_text("print(1)\n")
         watcher.wait_for_change(APP, MODIFIED)
@@ -278,6 +273,7 @@ def test_every_source_sees_the_same(
 
 def test_an_observer_whose_emitter_fails_is_started_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_module, "POLL_S", 0.3)
+    monkeypatch.setattr(files_module, "_DUTY", 0)
     sources: list[ObserverSource] = []
 
     def opened(root: str) -> Source:
@@ -297,8 +293,9 @@ def test_an_observer_whose_emitter_fails_is_started_again(root: Path, monkeypatc
 def test_a_network_file_system_is_compared_and_said_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_module, "remote_kind", lambda *_: "nfs4")
     monkeypatch.setattr(files_module, "REMOTE_POLL_S", 0.2)
-    sources: list[LossySource] = []
-    with Watcher(root, source=lossy(sources)) as watcher:
+    monkeypatch.setattr(files_module, "_DUTY", 0)
+    sources: list[SpiedSource] = []
+    with Watcher(root, source=spied(sources)) as watcher:
         assert "nfs4" in dict(watcher.sensor.health.skipped)["."]
         sources[0].turn = lambda _: []  # another machine writes: inotify says nothing
         sources[0].wake()
@@ -308,6 +305,45 @@ def test_a_network_file_system_is_compared_and_said_so(root: Path, monkeypatch: 
         watcher.wait_for_change("exercises/03-new/app.py", CREATED)
         watcher.wait_for_course(lambda course: len(course.steps) == 4)
         assert watcher.losses == []
+
+
+@pytest.mark.parametrize(
+    ("costs", "then"),
+    [
+        pytest.param([0.01, 0.01], files_module.POLL_S, id="a small course"),
+        pytest.param([2.0, 2.0], 40.0, id="a large one takes a twentieth of the time"),
+        pytest.param([0.01, 2.0], files_module.POLL_S, id="held up once"),
+        pytest.param([2.0, 0.01], files_module.POLL_S, id="held up once, the time before"),
+        pytest.param([2.0], files_module.POLL_S, id="held up at the first time"),
+        pytest.param([2.0, 3.0, 1.0], 20.0, id="the shorter of the last two"),
+    ],
+)
+def test_a_poll_that_was_held_up_does_not_put_the_next_one_off(
+    root: Path, costs: list[float], then: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(files_module, "time", clock)
+    sensor = Watcher(root, source=lambda _: NoSource()).sensor
+    assert sensor._arm()
+    sensor._state = files_module._State.PRESENT
+    for cost in costs:
+        monkeypatch.setattr(sensor._tree, "rescan", lambda at, cost=cost: clock.goes(cost))
+        sensor._due.clear()
+        sensor._poll(0)
+    assert sensor._due["poll"] - clock.monotonic() == pytest.approx(then)
+
+
+class Clock:
+    """In the place of the module `time`."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def goes(self, seconds: float) -> None:
+        self._now += seconds
 
 
 def test_nothing_is_polled_where_everything_is_told(root: Path) -> None:
@@ -402,7 +438,7 @@ def test_a_waiting_source_is_woken(tmp_path: Path) -> None:
         thread = threading.Thread(target=source.wait, args=(None,), daemon=True)
         thread.start()
         source.wake()
-        thread.join(5)
+        thread.join(50)
         assert not thread.is_alive()
     finally:
         source.close()

@@ -8,21 +8,24 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from agent.core.observations import ConfigRead, CourseGone, CourseRead, FileChanged, QueueRead
-from agent.sensors.files.sensor import SETTLE_S
+from agent.core.observations import ConfigRead, CourseGone, CourseRead, FileChanged, Observation, QueueRead
+from agent.sensors.files import sensor as files_module
 from tests.sensors.watching import (
     MODIFIED,
+    SpiedSource,
     Watcher,
     make_course,
     make_step,
-    switches_of,
-    until,
+    spied,
+    unchanged_for,
     write_queue,
 )
+from tests.until import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
@@ -34,20 +37,27 @@ def root(tmp_path: Path) -> Path:
     return make_course(tmp_path / "home" / "work" / "course")
 
 
-@pytest.fixture
-def watcher(root: Path) -> Iterator[Watcher]:
-    with Watcher(root) as watcher:
-        watcher.forget()
-        yield watcher
+@contextmanager
+def unhurried(root: Path) -> Iterator[None]:
+    """However long it takes to make what is made in here, the course is not quiet before the last change, after it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(files_module, "SETTLE_S", 3600.0)
+        patched.setattr(files_module, "_SETTLE_LIMIT_S", 7200.0)
+        yield
+    (root / "learn.json").open("a").close()  # not `touch`, which nobody is told of
+
+
+def since_gone(watcher: Watcher) -> list[type[Observation]]:
+    """What was told since the course was gone last, or since all was forgotten."""
+    kinds = [type(seen) for seen in watcher.everything()]
+    return kinds[len(kinds) - kinds[::-1].index(CourseGone) :] if CourseGone in kinds else kinds
 
 
 def works_again(watcher: Watcher) -> None:
     """The return is told by the course and by no change of a file; then a save is seen."""
+    until(lambda: CourseRead in since_gone(watcher))
     until(lambda: watcher.is_present)
-    kinds = [type(seen) for seen in watcher.everything()]
-    since = len(kinds) - kinds[::-1].index(CourseGone) if CourseGone in kinds else 0
-    assert CourseRead in kinds[since:]
-    assert FileChanged not in kinds[since:]
+    assert FileChanged not in since_gone(watcher)
     (watcher.root / APP).write_text("print('works again')\n")
     watcher.wait_for_change(APP, MODIFIED)
 
@@ -55,9 +65,10 @@ def works_again(watcher: Watcher) -> None:
 def test_a_deleted_course_is_gone_and_back_when_it_is_made_again(watcher: Watcher, root: Path) -> None:
     shutil.rmtree(root)
     assert watcher.wait_for(CourseGone).reason == "the course's directory was deleted or moved away"
-    assert not watcher.is_present
+    until(lambda: not watcher.is_present)
     watcher.forget()
-    make_course(root, steps=("00-hello", "01-add"))
+    with unhurried(root):
+        make_course(root, steps=("00-hello", "01-add"))
     assert len(watcher.wait_for(CourseRead).course.steps) == 2
     works_again(watcher)
 
@@ -65,8 +76,9 @@ def test_a_deleted_course_is_gone_and_back_when_it_is_made_again(watcher: Watche
 def test_a_course_that_is_replaced_at_once_is_gone_and_back(watcher: Watcher, root: Path) -> None:
     for number in range(5):
         watcher.forget()
-        shutil.rmtree(root)
-        make_course(root, steps=("00-hello", "01-add", f"1{number}-new"))
+        with unhurried(root):
+            shutil.rmtree(root)
+            make_course(root, steps=("00-hello", "01-add", f"1{number}-new"))
         watcher.wait_for(CourseGone)
         new = f"1{number}-new"
         watcher.wait_for_course(lambda course, new=new: course.step_named(new) is not None)  # type: ignore[misc]
@@ -79,7 +91,8 @@ def test_a_course_that_is_deleted_while_somebody_works_in_it_is_gone(watcher: Wa
     try:
         shutil.rmtree(root)
         watcher.wait_for(CourseGone)
-        make_course(root)
+        with unhurried(root):
+            make_course(root)
         works_again(watcher)
     finally:
         shell.kill()
@@ -110,7 +123,8 @@ def test_a_course_is_gone_when_everything_above_is_deleted_and_made_again_step_b
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "other").mkdir()
     (tmp_path / "home" / "work").mkdir()
-    make_course(root)
+    with unhurried(root):
+        make_course(root)
     works_again(watcher)
 
 
@@ -128,29 +142,42 @@ def test_a_directory_of_the_same_path_is_another_course(watcher: Watcher, root: 
 
 
 def test_the_course_is_waited_for_until_it_can_be_read(watcher: Watcher, root: Path) -> None:
-    shutil.rmtree(root)
+    configuration = root / "learn.json"
+    settle, tried_with = watcher.sensor._tasks["settle"], list[str | None]()
+
+    def spied_settle(at: int) -> None:
+        found = configuration.read_text() if configuration.exists() else None
+        settle(at)
+        tried_with.append(found)
+
+    watcher.sensor._tasks["settle"] = spied_settle
+    shutil.rmtree(root)  # if that is slow, what is left of the course is read as another course
     watcher.wait_for(CourseGone)
+    watcher.forget()
     make_step(root, "01-add")
-    until(lambda: "settle" not in watcher.sensor._due and watcher.sensor._state.name == "SETTLING")
-    (root / "learn.json").write_text('{"slug": ')
-    until(lambda: "settle" in watcher.sensor._due)
-    until(lambda: "settle" not in watcher.sensor._due)
+    until(lambda: None in tried_with)
+    configuration.write_text('{"slug": ')
+    until(lambda: '{"slug": ' in tried_with)
     assert watcher.courses() == []
-    (root / "learn.json").write_text('{"slug": "whole"}')
+    configuration.write_text('{"slug": "whole"}')
     assert watcher.wait_for(CourseRead).course.slug == "whole"
     works_again(watcher)
 
 
 def test_a_clone_at_work_is_one_return(watcher: Watcher, root: Path) -> None:
+    due = watcher.sensor._due
     shutil.rmtree(root)
     watcher.wait_for(CourseGone)
     watcher.forget()
-    root.mkdir()
-    (root / "learn.json").write_text('{"slug": "cloned"}')
-    for number in range(20):  # slower than git, and longer than it is waited for
-        make_step(root, f"{number:02}-step")
-        threading.Event().wait(SETTLE_S / 10)
-    assert watcher.courses() == []
+    with unhurried(root):
+        root.mkdir()
+        (root / "learn.json").write_text('{"slug": "cloned"}')
+        until(lambda: "settle" in due)
+        for number in range(20):
+            before = due["settle"]
+            make_step(root, f"{number:02}-step")
+            until(lambda before=before: due["settle"] > before)  # type: ignore[misc]
+        assert watcher.courses() == []
     course = watcher.wait_for(CourseRead).course
     assert len(course.steps) == 20
     watcher.fence()
@@ -168,8 +195,9 @@ def test_a_real_git_clone_brings_the_course_back(watcher: Watcher, root: Path, t
         subprocess.run(["git", *command], cwd=origin, env=environment, check=True, capture_output=True)
     for _ in range(2):
         watcher.forget()
-        shutil.rmtree(root)
-        subprocess.run(["git", "clone", "-q", origin, root], env=environment, check=True, capture_output=True)
+        with unhurried(root):
+            shutil.rmtree(root)
+            subprocess.run(["git", "clone", "-q", origin, root], env=environment, check=True, capture_output=True)
         watcher.wait_for(CourseGone)
         watcher.wait_for_course(lambda course: len(course.steps) == 40)
         until(lambda: watcher.is_present)
@@ -199,7 +227,8 @@ def test_a_file_in_the_place_of_the_course_is_no_course(watcher: Watcher, root: 
     watcher.wait_for(CourseGone)
     until(lambda: "root" in watcher.sensor._due)
     root.unlink()
-    make_course(root)
+    with unhurried(root):
+        make_course(root)
     works_again(watcher)
 
 
@@ -208,26 +237,36 @@ def test_a_course_that_is_gone_at_the_start_is_waited_for(root: Path) -> None:
     shutil.rmtree(root)
     with watcher:
         watcher.wait_for(CourseGone)
-        make_course(root)
+        with unhurried(root):
+            make_course(root)
         works_again(watcher)
 
 
-def test_what_happens_beside_the_course_wakes_nobody(watcher: Watcher, root: Path) -> None:
-    watcher.fence()
-    until(lambda: watcher.sensor._timeout() is None)
-    threading.Event().wait(0.2)
-    before = switches_of(watcher.thread_id)
-    for above in (root.parent, root.parents[1]):
-        (above / "other.txt").write_text("x")
-        (above / "other").mkdir()
-        (above / "other.txt").rename(above / "renamed.txt")
-    threading.Event().wait(0.3)
-    assert switches_of(watcher.thread_id) == before
+def test_what_happens_beside_the_course_wakes_nobody(root: Path) -> None:
+    sources: list[SpiedSource] = []
+    with Watcher(root, source=spied(sources)) as watcher:
+        watcher.fence()
+        until(lambda: sources[0].is_at_rest)
+        wakes = sources[0].wakes
+        for above in (root.parent, root.parents[1]):
+            (above / "other.txt").write_text("x")
+            (above / "other").mkdir()
+            (above / "other.txt").rename(above / "renamed.txt")
+        threading.Event().wait(0.3)
+        assert sources[0].wakes == wakes
+        until(lambda: unchanged_for(watcher.thread_id, 0.2))
+        (root / "other.txt").write_text("x")
+        until(lambda: sources[0].wakes > wakes)
 
 
-def test_nothing_is_polled_while_the_course_is_gone(watcher: Watcher, root: Path) -> None:
-    shutil.rmtree(root)
-    watcher.wait_for(CourseGone)
-    until(lambda: watcher.sensor._timeout() is None)
-    (root.parent / "other.txt").write_text("x")  # this wakes it, and is none of its business
-    assert not watcher.is_present
+def test_nothing_is_polled_while_the_course_is_gone(root: Path) -> None:
+    sources: list[SpiedSource] = []
+    with Watcher(root, source=spied(sources)) as watcher:
+        shutil.rmtree(root)
+        watcher.wait_for(CourseGone)
+        until(lambda: sources[0].is_at_rest)
+        wakes = sources[0].wakes
+        (root.parent / "other.txt").write_text("x")  # this wakes it, and is none of its business
+        until(lambda: sources[0].wakes > wakes)
+        until(lambda: sources[0].is_at_rest)
+        assert not watcher.is_present

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import select
 import shutil
@@ -17,25 +18,32 @@ from pathlib import Path
 import pytest
 
 from agent.core.observations import FileText, ProcessExecuted, SensorChanged
-from agent.sensors.processes.level import Mailbox, Refused
-from agent.sensors.processes.pidfd import LOOKS, PidfdScan, exit_status
+from agent.sensors.processes.level import Mailbox
+from agent.sensors.processes.pidfd import _ALWAYS, LOOKS, PidfdScan, exit_status
 from agent.sensors.processes.procfs import Procfs
 from agent.sensors.processes.sensor import ProcessSensor
 from agent.sensors.processes.tracking import Finder, Tracker
-from tests.sensors.student import PYTHON, Desk, Seen, Student, make_desk, until
+from tests.sensors.student import (
+    PATIENCE_S,
+    PYTHON,
+    WAIT,
+    WAIT_SH,
+    Desk,
+    Seen,
+    Student,
+    child_of,
+    make_desk,
+    refusal_of,
+    run_seen,
+    until_it_runs,
+)
+from tests.until import until
 
 
+@functools.cache
 def refusal() -> str | None:
     """Why this machine has no pidfds, or None."""
-    level, mailbox = PidfdScan(), Mailbox()
-    try:
-        level.open(mailbox)
-    except Refused as refused:
-        return str(refused)
-    finally:
-        level.close()
-        mailbox.close()
-    return None
+    return refusal_of(PidfdScan)
 
 
 pytestmark = pytest.mark.skipif(
@@ -43,11 +51,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 STEPS = {
-    "01-short": {"app.py": "print(1)\n", "app.sh": ":\n", "test.py": "print(2)\n"},
-    "02-code": {"app.py": "import sys; sys.exit(int(sys.argv[1]))\n"},
+    "01-short": {"app.py": WAIT, "app.sh": ":\n", "test.py": "print(2)\n"},
+    "02-code": {"app.py": f"{WAIT}import sys; sys.exit(int(sys.argv[1]))\n"},
     "03-slow": {"app.py": "import time; time.sleep(60)\n"},
-    # reads its file, and lives 0.2 s on
-    "04-signal": {"app.py": "import os, sys, time; time.sleep(.2); os.kill(os.getpid(), int(sys.argv[1]))\n"},
+    "04-signal": {"app.py": f"{WAIT}import sys; os.kill(os.getpid(), int(sys.argv[1]))\n"},
 }
 
 _IN_OPEN = 0x20
@@ -133,33 +140,23 @@ needs_status = pytest.mark.skipif(
 
 @pytest.mark.usefixtures("watched")
 def test_a_program_is_found_because_it_opens_its_file(desk: Desk, student: Student, seen: Seen) -> None:
-    caught = 0
-    for _ in range(20):
-        pid, _ = student.run([PYTHON, "app.py"], desk.step(0))
-        marker = student.start([PYTHON, "app.py"], desk.step(2))
-        seen.executions_of(marker)
-        student.kill(marker, signal.SIGKILL)
-        student.reap(marker)
+    for _ in range(5):
+        pid, _ = run_seen(student, seen, [PYTHON, "app.py"], desk.step(0))
         executed = [one for one in seen.executed(pid) if one.argv == (PYTHON, "app.py")]
-        if executed:
-            caught += 1
-            assert executed[-1].cwd == str(desk.step(0))
-            assert executed[-1].parent == student.pid
-            assert executed[-1].texts == (FileText("exercises/01-short/app.py", "print(1)\n"),)
-            assert not executed[-1].found
-            exited = seen.exit_of(pid)
-            assert executed[0].started_at <= executed[-1].at <= exited.at
-            assert exited.exact
-    # It lives a few ms after it opened its file: on a busy machine it may be gone when we look.
-    assert caught >= 15
+        assert executed[-1].cwd == str(desk.step(0))
+        assert executed[-1].parent == student.pid
+        assert executed[-1].texts == (FileText("exercises/01-short/app.py", STEPS["01-short"]["app.py"]),)
+        assert not executed[-1].found
+        (exited,) = seen.exits(pid)
+        assert executed[0].started_at <= executed[-1].at <= exited.at
+        assert exited.exact
 
 
 @needs_status
 @pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize("code", [0, 3, 255])
 def test_the_exit_code_of_somebody_elses_child_is_told(code: int, desk: Desk, student: Student, seen: Seen) -> None:
-    (desk.step(1) / "app.py").write_text("import sys, time; time.sleep(.2); sys.exit(int(sys.argv[1]))\n")
-    pid, _ = student.run([PYTHON, "app.py", str(code)], desk.step(1))
+    pid, _ = run_seen(student, seen, [PYTHON, "app.py", str(code)], desk.step(1))
     exited = seen.exit_of(pid)
     assert (exited.exit_code, exited.signal, exited.exact) == (code, None, True)
 
@@ -170,7 +167,7 @@ def test_the_exit_code_of_somebody_elses_child_is_told(code: int, desk: Desk, st
 def test_the_signal_that_ended_somebody_elses_child_is_told(
     number: signal.Signals, desk: Desk, student: Student, seen: Seen
 ) -> None:
-    pid, _ = student.run([PYTHON, "-S", "app.py", str(int(number))], desk.step(3))
+    pid, _ = run_seen(student, seen, [PYTHON, "-S", "app.py", str(int(number))], desk.step(3))
     exited = seen.exit_of(pid)
     assert (exited.exit_code, exited.signal) == (None, number)
 
@@ -192,7 +189,7 @@ def test_the_status_of_a_zombie_is_not_read_from_its_pidfd(desk: Desk, student: 
     pid = student.start(["/bin/sh", "-c", "exit 5"], desk.step(0))
     handle = os.pidfd_open(pid)
     try:
-        assert select.select([handle], [], [], 10)[0]
+        assert select.select([handle], [], [], PATIENCE_S)[0]
         assert exit_status(handle) is None
         student.reap(pid)
         assert exit_status(handle) == 5 << 8
@@ -219,7 +216,7 @@ def test_a_status_that_nobody_tells_stays_unknown(
         seen.listed()
         assert "exit codes" in seen.of(SensorChanged)[0].blind_to
         pid = student.start([PYTHON, "app.py"], desk.step(2))
-        until(lambda: b"app.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        until_it_runs(pid)
         sensor.trigger()
         seen.wait_for(lambda seen: seen.executed(pid))
         student.kill(pid, signal.SIGTERM)
@@ -230,12 +227,19 @@ def test_a_status_that_nobody_tells_stays_unknown(
         sensor.stop()
 
 
-@pytest.mark.usefixtures("watched")
-def test_a_program_that_a_shell_executes_later_replaces_it(desk: Desk, student: Student, seen: Seen) -> None:
-    (desk.step(0) / "app.sh").write_text(f"sleep 0.3; exec {PYTHON} -c 'import time; time.sleep(60)'\n")
+def test_a_program_that_a_shell_executes_later_replaces_it(
+    desk: Desk, student: Student, seen: Seen, watched: ProcessSensor
+) -> None:
+    (desk.step(0) / "app.sh").write_text(f"{WAIT_SH}exec {PYTHON} -c 'import time; time.sleep(60)'\n")
     pid = student.start(["/bin/sh", "app.sh"], desk.step(0))
     seen.wait_for(lambda seen: any(one.argv == ("/bin/sh", "app.sh") for one in seen.executed(pid)))
-    # No course file is opened by the second program: it is found because the process is young.
+    # No course file is opened by the second program: it is found because the process is young, when the looks that
+    # come anyway are over.
+    level = watched._current.level if watched._current is not None else None
+    assert isinstance(level, PidfdScan)
+    until(lambda: level._looks > _ALWAYS)
+    assert level._looks < len(LOOKS)
+    student.open_gate()
     seen.wait_for(lambda seen: any(one.argv[:2] == (PYTHON, "-c") for one in seen.executed(pid)))
     assert len({(one.born, one.started_at) for one in seen.executed(pid)}) == 1
     student.kill(pid, signal.SIGKILL)
@@ -263,7 +267,7 @@ def test_the_parents_of_a_found_program_are_found_before_it(desk: Desk, student:
 
 def test_at_rest_nothing_wakes_the_thread(desk: Desk, sensor: ProcessSensor, student: Student, seen: Seen) -> None:
     pid = student.start([PYTHON, "app.py"], desk.step(2))
-    until(lambda: b"app.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    until_it_runs(pid)
     sensor.trigger()
     seen.wait_for(lambda seen: seen.executed(pid))
     thread = sensor._thread
@@ -279,7 +283,7 @@ def test_at_rest_nothing_wakes_the_thread(desk: Desk, sensor: ProcessSensor, stu
         return wake_ups() == before
 
     # The looks for the sake of the young process are over after LOOKS[-1] seconds, though it lives on.
-    until(sleeps_for_a_second, timeout=LOOKS[-1] + 10)
+    until(sleeps_for_a_second, timeout=LOOKS[-1] + PATIENCE_S)
     assert sleeps_for_a_second()
     student.kill(pid, signal.SIGKILL)
     student.reap(pid)
@@ -315,7 +319,7 @@ def test_a_thousand_opened_files_cost_a_few_looks(desk: Desk) -> None:
         assert reader.looks - before <= took / 0.002 + len(LOOKS) + 2
     finally:
         mailbox.post(stop=True)
-        thread.join(10)
+        thread.join(PATIENCE_S)
         level.close()
         mailbox.close()
 
@@ -333,7 +337,7 @@ class Table(Procfs):
 
 def test_a_process_with_the_pid_of_another_is_new(desk: Desk, student: Student) -> None:
     pid = student.start([PYTHON, "app.py"], desk.step(2))
-    until(lambda: b"app.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    until_it_runs(pid)
     reader, seen = Table({pid: 1}), Seen()
     tracker = Tracker(desk.course, seen.put, reader)
     finder = Finder(tracker)
@@ -353,7 +357,7 @@ def test_a_process_with_the_pid_of_another_is_new(desk: Desk, student: Student) 
 def test_a_fork_that_has_not_executed_its_program_is_not_taken_for_its_parent(desk: Desk, student: Student) -> None:
     (desk.step(2) / "app.py").write_text("import os, time\nos.fork()\ntime.sleep(60)\n")
     parent = student.start([PYTHON, "app.py"], desk.step(2))
-    child = int(until(lambda: Path(f"/proc/{parent}/task/{parent}/children").read_text().split())[0])
+    child = child_of(parent)
     seen, reader = Seen(), Procfs()
     tracker = Tracker(desk.course, seen.put, reader)
     Finder(tracker).find()

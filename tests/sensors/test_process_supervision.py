@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 from agent.core.observations import EventsLost, Observation, ProcessesListed, ProcessExecuted, SensorChanged
+from agent.sensors.clock import now_ms
 from agent.sensors.processes.level import Failed, Mailbox, Refused
 from agent.sensors.processes.pidfd import PidfdScan
 from agent.sensors.processes.proc_connector import Connector, open_socket
@@ -25,14 +26,16 @@ from agent.sensors.processes.procfs import has_procfs
 from agent.sensors.processes.scan import Polling
 from agent.sensors.processes.sensor import NO_LEVEL, ProcessSensor
 from agent.sensors.processes.tracking import Tracker
-from tests.sensors.student import PYTHON, Desk, Seen, Student, make_desk, until
+from tests.sensors.student import PATIENCE_S, PYTHON, WAIT, Desk, Seen, Student, make_desk, run_seen, until_it_runs
 from tests.sensors.test_pidfd import refusal as no_pidfd
+from tests.sensors.test_proc_connector import Opener
 from tests.sensors.test_proc_connector import refusal as no_connector
+from tests.until import until
 
 REPOSITORY = Path(__file__).parents[2]
 
 STEPS = {
-    "01-short": {"app.py": "import time; time.sleep(.1)\n"},
+    "01-short": {"app.py": WAIT},
     "02-slow": {"app.py": "import time; time.sleep(60)\n"},
 }
 
@@ -122,7 +125,12 @@ class Supervised:
         self.sensor.stop()
 
     def changes(self) -> list[str]:
+        """The levels that were announced."""
         return [one.level for one in self.seen.of(SensorChanged)]
+
+    def failures(self) -> list[EventsLost]:
+        """The losses that are told of a level that failed."""
+        return [one for one in self.seen.of(EventsLost) if " level failed: " in one.reason]
 
     def wait_for_level(self, level: str, times: int = 1) -> None:
         self.seen.wait_for(lambda seen: self.changes().count(level) >= times)
@@ -169,18 +177,22 @@ def test_a_level_refused_for_a_passing_reason_is_tried_again_ever_more_rarely(de
 
 def test_a_level_that_fails_is_replaced_at_once_and_comes_back(desk: Desk) -> None:
     first, second = FakeLevel([]), Second([])
-    with Supervised(desk, first, second, waits_s=(1.0, 2.0)) as it:
+    # Longer than this test may take: it is not the wait before a retry that brings the second.
+    with Supervised(desk, first, second, waits_s=(3600.0, 3600.0)) as it:
         it.wait_for_level("fake")
-        begun = time.monotonic()
         first.broken.set()
         it.wait_for_level("second")
-        assert time.monotonic() - begun < 0.9, "milliseconds, not the wait before a retry"
         (lost,) = it.seen.of(EventsLost)
         assert lost.sensor == "processes"
         assert lost.reason == "the fake level failed: it broke"
         assert lost.since <= lost.at
+    first, second = FakeLevel([]), Second([])
+    with Supervised(desk, first, second, waits_s=(0.05, 0.1)) as it:
+        it.wait_for_level("fake")
+        first.broken.set()
         it.wait_for_level("fake", times=2)
-        assert it.levels_told == ["fake", "second", "fake"]
+        assert it.changes() == ["fake", "second", "fake"]
+        until(lambda: it.levels_told == ["fake", "second", "fake"])
         assert it.logged == [
             "The fake level stopped seeing processes: it broke.",
             "Processes are seen by the fake level again.",
@@ -226,7 +238,8 @@ def test_nothing_is_put_after_stop(desk: Desk, student: Student) -> None:
     with Supervised(desk, Polling) as it:
         it.seen.listed()
     before = it.seen.all()
-    student.run([PYTHON, "-S", "app.py"], desk.step(0))
+    pid = student.start([PYTHON, "app.py"], desk.step(1))
+    until_it_runs(pid)
     it.sensor.trigger()
     it.sensor.check()
     it.sensor.set_course(desk.course)
@@ -241,7 +254,7 @@ def test_a_thread_that_hangs_keeps_its_mailbox_until_it_ends(desk: Desk, monkeyp
     class Hanging(FakeLevel):
         def run(self, tracker: Tracker, mailbox: Mailbox) -> None:
             tracker.survey()
-            go_on.wait(20)
+            go_on.wait(PATIENCE_S)
             super().run(tracker, mailbox)
 
     with Supervised(desk, Hanging([])) as it:
@@ -254,7 +267,7 @@ def test_a_thread_that_hangs_keeps_its_mailbox_until_it_ends(desk: Desk, monkeyp
         assert not mailbox._closed
     finally:
         go_on.set()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert mailbox._closed
     it.sensor.trigger()
@@ -295,28 +308,30 @@ def mend() -> Iterator[None]:
 def test_a_socket_that_fails_hands_over_to_pidfds_and_back(desk: Desk, student: Student) -> None:
     with Supervised(desk, lambda: Connector(breakable), PidfdScan, waits_s=(0.3, 1.0)) as it:
         it.wait_for_level("connector")
-        it.seen.listed()
+        before = it.changes()  # pidfd comes first where the machine was too busy for a self-test
         pid = student.start([PYTHON, "app.py"], desk.step(1))
         it.seen.wait_for(lambda seen: seen.executed(pid))
         BreakableSocket.broken = True
         student.run([PYTHON, "-S", "-c", "pass"], "/")  # any event: the next read fails
-        it.wait_for_level("pidfd")
-        it.seen.listed(2)
+        it.wait_for_level("pidfd", times=before.count("pidfd") + 1)
         BreakableSocket.broken = False
-        (lost,) = it.seen.of(EventsLost)
+        (lost,) = it.failures()
         assert "Input/output error" in lost.reason
-        changed = it.seen.of(SensorChanged)[1]
-        assert changed.at - lost.at < 500
+        # At once: nothing was put in between.
+        put = it.seen.all()
+        changed = put[put.index(lost) + 1]
+        assert isinstance(changed, SensorChanged)
+        assert changed.level == "pidfd"
         # What the connector had reported is ended by the pidfds, once, or by the connector that came back.
         student.kill(pid, signal.SIGTERM)
         student.reap(pid)
         exited = it.seen.exit_of(pid)
         assert exited.signal in (signal.SIGTERM, None)
         it.wait_for_level("connector", times=2)
-        it.seen.listed(3)
-        again, _ = student.run([PYTHON, "-S", "app.py"], desk.step(0))
+        again, _ = run_seen(student, it.seen, [PYTHON, "-S", "app.py"], desk.step(0))
         assert it.seen.exit_of(again).exit_code == 0
         assert len(it.seen.exits(pid)) == 1
+        assert it.changes() == [*before, "pidfd", "connector"]
 
 
 def leave_group(connection: socket.socket) -> None:
@@ -326,34 +341,31 @@ def leave_group(connection: socket.socket) -> None:
 
 @needs_connector
 @needs_pidfd
-def test_a_connector_that_fell_silent_is_found_out_by_a_check(desk: Desk, student: Student) -> None:
-    opened: list[socket.socket] = []
-
-    def open_and_keep() -> socket.socket:
-        opened.append(open_socket())
-        return opened[-1]
-
-    with Supervised(desk, lambda: Connector(open_and_keep), PidfdScan, waits_s=(0.3, 1.0)) as it:
+def test_a_connector_that_fell_silent_is_found_out_by_a_check(
+    desk: Desk, student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Here a machine that is too busy for a self-test would look like a silent connector.
+    monkeypatch.setattr("agent.sensors.processes.proc_connector._SELF_TEST_S", PATIENCE_S)
+    opener = Opener()
+    with Supervised(desk, lambda: Connector(opener), PidfdScan, waits_s=(0.3, 1.0)) as it:
         it.wait_for_level("connector")
-        it.seen.listed()
         it.sensor.check()
-        pid, _ = student.run([PYTHON, "-S", "app.py"], desk.step(0))
-        it.seen.exit_of(pid)
-        assert it.changes() == ["connector"], "it works, the check says"
-        leave_group(opened[0])
+        pid, _ = run_seen(student, it.seen, [PYTHON, "-S", "app.py"], desk.step(0))
+        leave_group(opener.last)
+        left = now_ms()
         living = student.start([PYTHON, "app.py"], desk.step(1))
-        until(lambda: b"app.py" in Path(f"/proc/{living}/cmdline").read_bytes())
+        until_it_runs(living)
         it.sensor.check()
         it.wait_for_level("pidfd")
-        (lost,) = it.seen.of(EventsLost)
-        assert lost.since <= it.seen.exit_of(pid).at + 1
+        (lost,) = it.failures()
+        assert it.seen.exit_of(pid).at - 1 <= lost.since <= left + 1
         assert "no process events" in lost.reason
         it.seen.wait_for(lambda seen: seen.executed(living))
         it.wait_for_level("connector", times=2)
         student.kill(living, signal.SIGKILL)
         student.reap(living)
         it.seen.exit_of(living)
-    assert len(opened) == 2
+        assert it.changes() == ["connector", "pidfd", "connector"], "the first check found that it works"
 
 
 @needs_connector
@@ -362,28 +374,32 @@ def test_the_preferred_level_is_tried_first(desk: Desk) -> None:
         if expected == "pidfd" and no_pidfd() is not None:
             continue
         seen = Seen()
-        sensor = ProcessSensor(desk.course, seen.put, prefer=prefer)
+        sensor = ProcessSensor(desk.course, seen.put, prefer=prefer, waits_s=(0.1, 1.0))
         sensor.start()
-        seen.listed()
-        assert sensor.level == expected
-        sensor.stop()
+        try:
+            seen.listed()
+            # At once, where the machine is not too busy for a self-test.
+            until(lambda sensor=sensor, expected=expected: sensor.level == expected)  # type: ignore[misc]
+        finally:
+            sensor.stop()
 
 
 _IN_CONTAINER = """
-import sys, time
+import sys
 from pathlib import Path
 from agent.sensors.processes.sensor import ProcessSensor
-from tests.sensors.student import PYTHON, Seen, Student, make_desk
-desk = make_desk(Path(sys.argv[1]), {"01": {"app.py": "import sys, time; time.sleep(.5); sys.exit(3)"}})
+from tests.sensors.student import PYTHON, WAIT, Seen, Student, make_desk, until_it_runs
+desk = make_desk(Path(sys.argv[1]), {"01": {"app.py": WAIT + "raise SystemExit(3)"}})
 seen = Seen()
 sensor = ProcessSensor(desk.course, seen.put, log=print)
 sensor.start()
 seen.listed()
 with Student() as student:
     pid = student.start([PYTHON, "app.py"], desk.step(0))
-    time.sleep(0.1)
+    until_it_runs(pid)
     sensor.trigger()
     seen.wait_for(lambda seen: seen.executed(pid))
+    student.open_gate()
     student.reap(pid)
     exited = seen.exit_of(pid)
 print("level", sensor.level, "exit", exited.exit_code, "retry", sensor._mailbox.retry_at)

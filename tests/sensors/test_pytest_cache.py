@@ -16,7 +16,8 @@ from agent.sensors.processes.procfs import has_procfs
 from agent.sensors.processes.pytest_cache import PytestCaches
 from agent.sensors.processes.scan import Polling
 from agent.sensors.processes.sensor import ProcessSensor
-from tests.sensors.student import Desk, Seen, Student, make_desk
+from tests.sensors.student import WAIT, Desk, Seen, Student, make_desk
+from tests.until import until
 
 TEST = "exercises/01-a/test.py"
 
@@ -28,6 +29,9 @@ def pytest_generate_tests(metafunc):
     if "stdin" in metafunc.fixturenames:
         metafunc.parametrize("stdin", metafunc.config.getoption("stdin"))
 """
+
+#: None of our own plugins is needed, and they take half of the time of a run.
+QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 FAILING = """
 def test_it(): assert False
@@ -57,9 +61,8 @@ class Runs:
         executed = self.executed(*arguments, cwd=cwd)
         self.caches.begin(self.desk.course, executed)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-        environment |= {"PYTHONDONTWRITEBYTECODE": "1"}  # two saves in a second are two texts all the same
-        command = [*executed.argv, "-p", "no:randomly"]
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+        environment |= QUICK | {"PYTHONDONTWRITEBYTECODE": "1"}  # two saves in a second are two texts all the same
+        done = subprocess.run(executed.argv, cwd=cwd, env=environment, capture_output=True, text=True)
         assert done.returncode == code, done.stdout + done.stderr
         return self.caches.end(10, code)
 
@@ -157,21 +160,28 @@ def test_a_process_that_is_no_pytest_has_no_tests(runs: Runs) -> None:
 
 
 @pytest.fixture
-def student() -> Iterator[Student]:
+def student(monkeypatch: pytest.MonkeyPatch) -> Iterator[Student]:
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
     with Student() as student:
         yield student
 
 
 @pytest.mark.skipif(not has_procfs(), reason="no Linux with a /proc")
 def test_the_sensor_tells_the_failed_tests_with_the_end_of_the_run(runs: Runs, student: Student) -> None:
+    (runs.desk.root / "conftest.py").write_text(WAIT)
     seen = Seen()
-    # It looks every 50 to 100 ms, and an exit code is told while nobody has reaped the process.
+    # It looks every 50 ms to 1 s, and an exit code is told while nobody has reaped the process.
     sensor = ProcessSensor(runs.desk.course, seen.put, levels=[Polling])
     sensor.start()
     try:
         seen.listed()
         pid = student.start([sys.executable, "-m", "pytest", TEST], runs.desk.root)
-        exited = seen.exit_of(pid, timeout=40)
+        tracker = sensor._tracker
+        assert tracker is not None
+        until(lambda: pid in tracker._pytest._runs)
+        student.open_gate()
+        exited = seen.exit_of(pid)
         assert (exited.exit_code, exited.failed_tests) == (1, (f"{TEST}::test_it",))
         student.reap(pid)
     finally:

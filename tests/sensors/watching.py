@@ -1,4 +1,5 @@
-"""What the tests of the file sensor share: a small course on the disk, and a watcher of its observations."""
+"""What the tests of the file sensor share: a small course on the disk, a watcher of its observations, and a source
+of notices that does what a test wants."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from agent.core.observations import (
 )
 from agent.sensors.course import read_course
 from agent.sensors.files.sensor import FileSensor, _State, open_source
-from agent.sensors.files.watches import Source
+from agent.sensors.files.watches import Notice, Source
 
 CREATED, MODIFIED, DELETED = Change.CREATED, Change.MODIFIED, Change.DELETED
 
@@ -69,14 +70,6 @@ def replace_file(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def until(is_so: Callable[[], bool], timeout: float = 10.0, every: float = 0.002) -> None:
-    end = time.monotonic() + timeout
-    while not is_so():
-        if time.monotonic() > end:
-            raise AssertionError("it did not come to be")
-        time.sleep(every)
-
-
 class Watcher:
     """A sensor on a course, and everything that it put.  A context: started, and stopped at the end."""
 
@@ -119,7 +112,7 @@ class Watcher:
     # --- what was seen ---
 
     def wait_for(
-        self, kind: type[Seen], is_it: Callable[[Seen], bool] = lambda _: True, *, timeout: float = 15
+        self, kind: type[Seen], is_it: Callable[[Seen], bool] = lambda _: True, *, timeout: float = 50
     ) -> Seen:
         """The first observation of this kind that fits."""
         end = time.monotonic() + timeout
@@ -135,7 +128,7 @@ class Watcher:
                     raise AssertionError(f"no {kind.__name__} came; these did: {self._seen[-20:]}")
                 self._changed.wait(left)
 
-    def wait_for_change(self, path: str, change: Change, *, timeout: float = 15) -> FileChanged:
+    def wait_for_change(self, path: str, change: Change, *, timeout: float = 50) -> FileChanged:
         return self.wait_for(FileChanged, lambda seen: (seen.path, seen.change) == (path, change), timeout=timeout)
 
     def all(self, kind: type[Seen]) -> list[Seen]:
@@ -206,6 +199,56 @@ def picture_of(watcher: Watcher) -> set[str]:
     """The paths in the sensor's picture."""
     files = watcher.sensor._tree.files
     return {name if directory == "." else f"{directory}/{name}" for directory, names in files.items() for name in names}
+
+
+class SpiedSource:
+    """The real source.  It tells how often it was waited for and how often it woke up, and `turn` turns what it says:
+    forgets some of it, or says more, or fails."""
+
+    def __init__(self, root: str) -> None:
+        self._source = open_source(root)
+        self.level = self._source.level
+        self.sees_all, self.sees_root = self._source.sees_all, self._source.sees_root
+        self.watch, self.unwatch = self._source.watch, self._source.unwatch
+        self.watched, self.wake, self.close = self._source.watched, self._source.wake, self._source.close
+        self.turn: Callable[[list[Notice]], list[Notice]] = lambda notices: notices
+        self.waits = self.wakes = 0
+        self.timeout: float | None = 0.0
+
+    def wait(self, timeout: float | None) -> list[Notice]:
+        self.timeout = timeout
+        self.waits += 1
+        notices = self._source.wait(timeout)
+        self.wakes += 1
+        return self.turn(notices)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it waits for notices alone, however long; then only they can let `wakes` grow."""
+        wakes = self.wakes
+        return self.timeout is None and self.waits == wakes + 1
+
+
+def spied(sources: list[SpiedSource]) -> Callable[[str], Source]:
+    """Opens such sources, and keeps them in the list."""
+
+    def opened(root: str) -> Source:
+        sources.append(SpiedSource(root))
+        return sources[-1]
+
+    return opened
+
+
+def is_comparing() -> bool:
+    """Whether a thread compares tests (`originals.py`)."""
+    return any(thread.name == "originals" for thread in threading.enumerate())
+
+
+def unchanged_for(thread: int, seconds: float) -> bool:
+    """Whether this thread sleeps through so long a time."""
+    before = switches_of(thread)
+    time.sleep(seconds)
+    return switches_of(thread) == before
 
 
 def switches_of(thread: int) -> int:

@@ -217,7 +217,8 @@ class LearnPackServer(Server):
 
     def build(self, action: Action, step: Row, language: str, entry: str) -> None:
         try:
-            built = self.programs.build(language, self.layout.at(entry), action.get("answers"))
+            limits = {name: action[name] for name in ("limit", "from_output") if name in action}
+            built = self.programs.build(language, self.layout.at(entry), action.get("answers"), **limits)
         except OSError as error:
             complaint = f"{type(error).__name__}: {error}"
             self.loop.put(lambda: self.finish(action, {"error": complaint}))

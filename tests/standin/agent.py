@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +15,19 @@ from typing import Any
 
 import pytest
 
+from agent.config import course_key
+from agent.store.journal import Journal, JournalError
+from agent.views import PublicLines
+
+from .score import CLOCK_MS
 from .toolbox import REPOSITORY
 
-READY_SECONDS = 20.0
-PATIENCE_SECONDS = 15.0
+#: No passing test waits so long for anything.
+PATIENCE_SECONDS = 60.0
 
 Event = dict[str, Any]
+
+_TOO_SHORT = re.compile(r"a program that lived \d+ ms was over before it could be read: the machine is busy")
 
 
 class Agent:
@@ -69,7 +78,7 @@ class Agent:
 
     def await_ready(self) -> None:
         process = self._running()
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while "ready" not in self.log:
             assert process.poll() is None, f"the agent ended with {process.returncode}:\n{self.log}"
             assert time.monotonic() < deadline, f"the agent is not ready:\n{self.log}"
@@ -107,27 +116,50 @@ class Agent:
             timeout=PATIENCE_SECONDS,
         )
 
+    def journal(self) -> Journal:
+        """Its journal, to be read."""
+        key = course_key(os.path.realpath(self.course))
+        return Journal.open(self.state / key, create=False, read_only=True)
+
     def events(self) -> list[Event]:
-        done = self.call("export", "--format", "jsonl")
-        assert done.returncode == 0, f"export ended with {done.returncode}: {done.stderr}"
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        """What `export` prints, read as it reads (a process of its own each time would be a quarter of a second)."""
+        with self.journal() as journal:
+            lines = PublicLines(journal)
+            return [json.loads(lines.line(record)) for record in journal.records()]
 
-    def wait_for(self, condition: Callable[[list[Event]], bool], seconds: float = 5.0) -> list[Event]:
-        """The events, as soon as they meet the condition, or as they are when the time is over.
-
-        It does not fail: the caller's assertion shows what is missing.
-        """
+    def wait_for(self, condition: Callable[[list[Event]], bool], seconds: float = PATIENCE_SECONDS) -> list[Event]:
+        """The events, as soon as they meet the condition; an AssertionError that shows them when the time is over."""
         deadline = time.monotonic() + seconds
         while True:
-            events = self.events()
-            if condition(events) or time.monotonic() > deadline:
-                return events
-            time.sleep(0.05)
+            try:
+                events = self.events()
+            except JournalError as error:  # it is begun anew
+                assert time.monotonic() < deadline, f"{error}\n{self.log}"
+            else:
+                if condition(events):
+                    return events
+                if time.monotonic() > deadline:
+                    shown = "\n".join(f"{row['event']} {row.get('step_slug')} at {row['at']}" for row in events)
+                    raise AssertionError(f"not within {seconds} s, only:\n{shown}\n{self.log}")
+            time.sleep(0.02)
+
+    def observed(self, kind: str) -> list[dict[str, Any]]:
+        """The observations of this kind in this life, as recorded in its trace."""
+        lines = self.trace_path.read_text().splitlines(keepends=True)
+        rows = [json.loads(line).get("observation") for line in lines if line.endswith("\n") and kind in line]
+        return [row for row in rows if row is not None and row["kind"] == kind]
+
+    def await_document(self) -> None:
+        """Until the agent has written its first document: its start is over then, and it has nothing to do."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.document() is None:
+            assert time.monotonic() < deadline, f"there is no document:\n{self.log}"
+            time.sleep(0.02)
 
     def process_level(self) -> str:
         """How processes are seen on this machine: "connector" misses nothing, the others miss short programs."""
-        status = json.loads(self.call("status", "--json").stdout)
-        return str(status["agent"]["processes"]["level"])
+        with self.journal() as journal:
+            return str(journal.fact("status")["processes"]["level"])
 
     def require_connector(self) -> None:
         """Skips the test where the kernel's process connector is refused, as in a container."""
@@ -151,6 +183,17 @@ def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """What the agent gets of the student's environment: no more than a login gives."""
     names = ("HOME", "LANG", "PATH", "SHELL", "TMPDIR", "USER")
     return {name: environment[name] for name in names if name in environment}
+
+
+def was_too_short(events: list[Event], began: int, ended: int) -> bool:
+    """Whether the agent said that, between these moments, a program was over before a busy machine let it be read."""
+    return any(
+        event["event"] == "gap"
+        and _TOO_SHORT.fullmatch(event["reason"]) is not None
+        and began - CLOCK_MS <= event["started_at"]
+        and event["at"] <= ended + CLOCK_MS
+        for event in events
+    )
 
 
 def count(events: list[Event], kind: str, slug: str | None = None) -> int:

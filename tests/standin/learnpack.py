@@ -17,7 +17,7 @@ from typing import Any, cast
 from .score import Truth
 from .toolbox import Toolbox, find_jest
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 Answer = dict[str, Any]
 
@@ -42,6 +42,7 @@ class Pending:
 def truth_of(answer: Answer) -> Truth | None:
     """What the agent should see of an action, None where it is nothing."""
     kind = answer.get("kind")
+    span = answer["t0"], answer["t1"]
     if kind in ("compile", "test"):
         inside = "sources" in answer  # built inside the server: no process tells when it began
         return Truth(
@@ -55,11 +56,12 @@ def truth_of(answer: Answer) -> Truth | None:
             stdout=answer["stdout"],
             stderr=answer["stderr"],
             origin="learnpack",
+            span=span,
             start_known=not inside,
             may_end_at=answer.get("told_end"),
         )
     if kind == "reset_step" or (kind == "open_step" and answer["new"]):
-        return Truth(kind, answer["slug"], answer["at"], answer["at"])
+        return Truth(kind, answer["slug"], answer["at"], answer["at"], span=span)
     return None
 
 
@@ -205,7 +207,7 @@ class LearnPack:
         """Keeps the truth of an answer; for actions that were sent without waiting."""
         self.answers.append(answer)
         for one in answer.get("opens", [answer]):
-            if (truth := truth_of(one)) is not None:
+            if (truth := truth_of({**answer, **one})) is not None:
                 self.truth.append(truth)
         return answer
 

@@ -43,8 +43,8 @@ class Programs:
         self.node = os.path.join(bin_directory, "node")
         self.box_path = os.path.join(modules, "compile-run/dist/lib/box")
 
-    def build(self, language: str, entry: str, answers: list[str] | None) -> Built:
-        """`entry` is an absolute path."""
+    def build(self, language: str, entry: str, answers: list[str] | None, **limits: Any) -> Built:
+        """`entry` is an absolute path; `limits` are the box's `limit` (s) and `from_output`."""
         if language == "python3":
             subprocess.run(["/bin/sh", "-c", VERSION_CHECK], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         starting = now_ms()
@@ -61,10 +61,13 @@ class Programs:
                 error_type = "run-time"
         else:
             program = ["python", entry] if language == "python3" else ["node", self._copy_for_node(source)]
-            result, launcher = self._box(program, given)
+            result, launcher = self._box(program, given, **limits)
         return Built(starting, source, result, launcher, error_type if result["exit_code"] != 0 else None)
 
-    def _box(self, command: list[str], given: str | None) -> tuple[dict[str, Any], int]:
+    def _box(
+        self, command: list[str], given: str | None, limit: float | None = None, from_output: bool = False
+    ) -> tuple[dict[str, Any], int]:
+        order = {"command": command, "input": given, "limit": limit, "from_output": from_output}
         ours, theirs = socket.socketpair()
         # Named just "node", as in the real one, our interpreter would look for its library beside the `node` on PATH.
         environment = {**os.environ, "NODE_CHANNEL_FD": str(theirs.fileno()), "PYTHONHOME": sys.base_prefix}
@@ -76,7 +79,7 @@ class Programs:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
-        ours.sendall(json.dumps({"command": command, "input": given}).encode() + b"\n")
+        ours.sendall(json.dumps(order).encode() + b"\n")
         result: dict[str, Any] = read_line(ours)
         box.terminate()
         box.wait()

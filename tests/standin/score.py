@@ -1,8 +1,8 @@
 """The agent's events against the truth: what was missed, what was invented, what is wrong.
 
-A truth from LearnPack names the moment; a truth from a terminal names a window in which the run happened.  Each event
-explains at most one truth, so a doubled run is an invented one.  An `open_step` that nobody asked for is allowed only
-where work in that step explains it.
+A truth from LearnPack names the moment, and from when to when the action lasted: what the agent says lies in there.  A
+truth from a terminal names a window in which the run happened.  Each event explains at most one truth, so a doubled
+run is an invented one.  An `open_step` that nobody asked for is allowed only where work in that step explains it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Beyond this the agent's time is wrong.  Measured times agree within 10 ms; a loaded machine of CI does not.
+#: Beyond this the agent's time is wrong, where nothing better than a moment is known.
 TOLERANCE_MS = 600
+#: Two clocks: file times are those of the kernel's last tick.
+CLOCK_MS = 50
 
 EventRow = Mapping[str, Any]
 
@@ -21,8 +23,9 @@ EventRow = Mapping[str, Any]
 class Truth:
     """What happened.  `kind` is the event's name, or "edit" for work that may open a step but is no event.
 
-    `window` says that the run lies somewhere between the two times; `start_known` false, that nothing but the end can
-    be known to the moment; `may_end_at` is another moment that is its end as well.  None in `source`, `stdout`,
+    `window` says that the run lies somewhere between the two times; `span` is from when to when the action lasted that
+    it was part of, however slow the machine was; `start_known` false, that nothing but the end can be known to the
+    moment; `may_end_at` is another moment that is its end as well.  None in `source`, `stdout`,
     `stderr`, `origin` means: not compared; of several sources any will do.  `optional`: it may be concluded or not.
     """
 
@@ -39,8 +42,15 @@ class Truth:
     optional: bool = False
     window: bool = False
     label: str = ""
+    span: tuple[int, int] | None = None
     start_known: bool = True
     may_end_at: int | None = None
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """Between which moments everything of it lies, None where that is not known."""
+        first, last = self.span or (self.started_at, self.ended_at)
+        return (first - CLOCK_MS, last + CLOCK_MS) if self.span or self.window else None
 
     def __str__(self) -> str:
         ending = f" exit={self.exit_code} signal={self.signal}" if self.kind in ("compile", "test") else ""
@@ -92,15 +102,14 @@ def _distance(event: EventRow, truth: Truth, tolerance: int) -> int | None:
     if event["event"] != truth.kind or event.get("step_slug") != truth.slug:
         return None
     start = _start(event)
-    if truth.window:
-        # A window holds one typed line; the terminal waits between two lines, so a small margin is enough.
-        inside = truth.started_at - 50 <= start <= truth.ended_at + 50
-        return abs(start - truth.started_at) if inside else None
+    # A window holds one typed line, a span one action; the terminal waits between two lines, and LearnPack is asked
+    # for one thing after the other: a small margin is enough.
+    first, last = truth.bounds or (truth.started_at - tolerance, truth.ended_at + tolerance)
     if not truth.start_known:
-        inside = truth.started_at - tolerance <= start <= truth.ended_at + tolerance
-        return abs(_end(event) - truth.ended_at) if inside else None
+        return abs(_end(event) - truth.ended_at) if first <= start <= last else None
     distance = abs(start - truth.started_at)
-    return distance if distance <= tolerance else None
+    is_near = first <= start <= last if truth.bounds else distance <= tolerance
+    return distance if is_near else None
 
 
 def _pair(events: Sequence[EventRow], truths: Sequence[Truth], tolerance: int) -> dict[int, int]:
@@ -141,16 +150,17 @@ def _compare_run(score: Score, truth: Truth, event: EventRow, tolerance: int) ->
     end = event.get("ended_at")
     if end is None:
         score.wrong.append(f"no end: {truth} -- {shown(event)}")
-    elif truth.window:
-        if not truth.started_at - 50 <= end <= truth.ended_at + 50:
-            score.wrong.append(f"ends outside the window: {truth} -- {shown(event)}")
-    else:
+        return
+    ends = (truth.ended_at, truth.ended_at if truth.may_end_at is None else truth.may_end_at)
+    off = min(abs(end - one) for one in ends)
+    if truth.bounds and not truth.bounds[0] <= end <= truth.bounds[1]:
+        score.wrong.append(f"ends outside the window: {truth} -- {shown(event)}")
+    elif off > tolerance and (truth.bounds is None or (not truth.start_known and end < min(ends))):
+        score.wrong.append(f"ends {end - truth.ended_at} ms off: {truth} -- {shown(event)}")
+    if not truth.window:
+        score.end_errors.append(off)
         if truth.start_known:
             score.start_errors.append(abs(_start(event) - truth.started_at))
-        ends = (truth.ended_at, truth.ended_at if truth.may_end_at is None else truth.may_end_at)
-        score.end_errors.append(min(abs(end - one) for one in ends))
-        if score.end_errors[-1] > tolerance:
-            score.wrong.append(f"ends {end - truth.ended_at} ms off: {truth} -- {shown(event)}")
 
 
 def _is_explained(event: EventRow, truths: Iterable[Truth], tolerance: int) -> bool:
@@ -158,7 +168,8 @@ def _is_explained(event: EventRow, truths: Iterable[Truth], tolerance: int) -> b
     return any(
         truth.kind in ("compile", "test", "edit", "reset_step")
         and truth.slug == event.get("step_slug")
-        and truth.started_at - tolerance <= event["at"] <= truth.ended_at + tolerance
+        and (truth.bounds or (truth.started_at,))[0] - tolerance <= event["at"]
+        and event["at"] <= (truth.bounds or (truth.ended_at,))[-1] + tolerance
         for truth in truths
     )
 
@@ -185,14 +196,19 @@ def score(
             if at not in pairs.values() and not (kind == "open_step" and _is_explained(event, truths, tolerance)):
                 result.invented.append(shown(event))
     if completed is not None:
-        _compare_completions(result, events, completed, tolerance)
+        _compare_completions(result, events, truths, completed, tolerance)
     _compare_form(result, events)
     return result
 
 
 def _compare_completions(
-    result: Score, events: Sequence[EventRow], completed: Mapping[str, int | None], tolerance: int
+    result: Score,
+    events: Sequence[EventRow],
+    truths: Sequence[Truth],
+    completed: Mapping[str, int | None],
+    tolerance: int,
 ) -> None:
+    bounds = {at: truth.bounds for truth in truths if truth.span for at in (truth.started_at, truth.ended_at)}
     done: dict[str, EventRow] = {}
     for event in events:
         if event["event"] != "complete_step":
@@ -203,8 +219,13 @@ def _compare_completions(
     for slug, at in completed.items():
         if slug not in done:
             result.missed.append(f"complete_step {slug} at {at}")
-        elif at is not None and abs(done[slug]["at"] - at) > tolerance:
+        elif at is not None and not _is_at(done[slug]["at"], at, bounds.get(at), tolerance):
             result.wrong.append(f"completed {done[slug]['at'] - at} ms off: {shown(done[slug])}")
+
+
+def _is_at(found: int, at: int, bounds: tuple[int, int] | None, tolerance: int) -> bool:
+    """Whether it is that moment, or, where the moment is one of an action, one of the same action."""
+    return abs(found - at) <= tolerance if bounds is None else bounds[0] <= found <= bounds[1]
 
 
 def _compare_form(result: Score, events: Sequence[EventRow]) -> None:

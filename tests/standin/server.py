@@ -5,7 +5,8 @@ rewritten in place, as the real server does.  What a student can ask it for is i
 Standard library only.
 
 Environment: STANDIN_TELEMETRY=1 makes it write a telemetry.json of its own; STANDIN_WRITES names a file that is told
-of every write of it; the student's HOME and TMPDIR are where temporary files go.
+of every write of it; STANDIN_LOADED_SECONDS is when after its start the queue says `configuration_loaded` (a second;
+"never"); the student's HOME and TMPDIR are where temporary files go.
 
 Known to be weak: where the steps lie in `.learn/exercises`, the first change does not make the index anew (there the
 real one forgets the root's files until the next opening).
@@ -72,7 +73,8 @@ class Server:
             slug = self.layout.settings.get("slug", "a-course")
             agent = self.config["editor"]["agent"]
             self.telemetry = OwnTelemetry(self.telemetry_file, slug, self.layout.steps, agent, now_ms())
-        threading.Timer(1.0, lambda: self.loop.put(self.loaded)).start()
+        if (seconds := os.environ.pop("STANDIN_LOADED_SECONDS", "1")) != "never":
+            threading.Timer(float(seconds), lambda: self.loop.put(self.loaded)).start()
         if not self.layout.at_root:  # there the queue's own change is the first one
             threading.Thread(target=self.wait_for_first_change, daemon=True).start()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .score import Truth
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 #: The pause after each line: windows of two lines must not touch.
 PAUSE_SECONDS = 0.15
 #: The prompt shows the return code of the line before it.

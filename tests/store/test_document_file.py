@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from hypothesis import strategies as st
 from agent.core.course import Course
 from agent.core.events import Event, OpenStep, Output, SessionEnd
 from agent.core.events import TestResult as Result
+from agent.store import document_file
 from agent.store.document_file import DocumentError, DocumentFile, Written
 from agent.store.fold import chunks, plan
 from agent.store.journal import Journal, JournalCorrupt, open_or_replace
@@ -46,6 +45,7 @@ from tests.making import (
     visit,
 )
 from tests.standin.toolbox import REPOSITORY
+from tests.store.test_journal import files_no_larger_than
 
 NOW = ms(1000)
 
@@ -486,7 +486,8 @@ def test_adopting_changes_nothing_in_the_course(place: Place) -> None:
     assert place.in_learn == {"telemetry.json"}
 
 
-def test_a_document_that_changed_just_now_is_looked_at_again(place: Place) -> None:
+def test_a_document_that_changed_just_now_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_file, "_TICK_MS", 60_000)
     place.learnpack_writes(learnpack_document())
     os.utime(place.path)
     place.file.adopt(COURSE)
@@ -641,16 +642,6 @@ def test_a_course_that_is_gone_is_one_clear_error(place: Place) -> None:
     with pytest.raises(DocumentError, match="No such file or directory"):
         place.write()
     assert not place.root.exists()
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_on_a_disk_that_takes_no_more_the_old_document_stays(place: Place) -> None:

@@ -10,15 +10,13 @@ import struct
 import time
 from pathlib import Path
 
-import pytest
-
 from agent.core.events import Output
-from agent.store.document_file import DocumentFile
+from agent.store.document_file import TEMPORARY, DocumentFile
 from agent.store.journal import Journal
 from agent.store.lock import Lock
 from tests.making import COURSE, a_test, ms
 
-KILLS = 60
+KILLS = 30
 TEXT = "x" * 3000
 
 
@@ -34,6 +32,28 @@ def write_until_killed(root: Path, state: Path, acknowledge: int) -> None:
             os.write(acknowledge, struct.pack("<q", written[-1].number))
             if number % 3 == 0:
                 document.write(COURSE, ms(number))
+
+
+def killed_before_the_rename(root: Path, state: Path) -> None:
+    """A writer that is killed when the new document is whole, and about to take the place of the old one."""
+    reading, writing = os.pipe()
+
+    def stop(*_: object, **__: object) -> None:
+        os.write(writing, b".")
+        signal.pause()
+
+    child = os.fork()
+    if child == 0:
+        try:
+            os.rename = stop
+            write_until_killed(root, state, os.open(os.devnull, os.O_WRONLY))
+        finally:
+            os._exit(1)
+    os.close(writing)
+    assert os.read(reading, 1) == b"."
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def killed_after(root: Path, state: Path, acknowledgements: int, delay: float) -> int:
@@ -63,7 +83,6 @@ def killed_after(root: Path, state: Path, acknowledgements: int, delay: float) -
     return last
 
 
-@pytest.mark.timeout(120)
 def test_after_a_kill_at_any_moment_everything_acknowledged_is_there_once(tmp_path: Path) -> None:
     root, state = tmp_path / "course", tmp_path / "state"
     root.mkdir()
@@ -71,13 +90,18 @@ def test_after_a_kill_at_any_moment_everything_acknowledged_is_there_once(tmp_pa
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     moments = random.Random(seed)
-    left_behind = 0
-    for _ in range(KILLS):
-        acknowledged = killed_after(root, state, moments.randint(1, 8), moments.random() * 0.006)
+    for number in range(KILLS):
+        if number == KILLS // 2:
+            # Chance might never meet the moment at which a whole new document lies beside the old one.
+            killed_before_the_rename(root, state)
+            assert document.with_name(TEMPORARY).exists()
+            acknowledged = None
+        else:
+            acknowledged = killed_after(root, state, moments.randint(1, 8), moments.random() * 0.006)
         with Journal.open(state, create=False, read_only=True) as journal:
             records = list(journal.records())
             assert [record.number for record in records] == list(range(1, len(records) + 1))
-            assert len(records) - acknowledged in (0, 1)
+            assert acknowledged is None or len(records) - acknowledged in (0, 1)
             assert all(record.event.at == ms(record.number) for record in records)
             assert journal.state() == b"%d" % len(records)
         if document.exists():
@@ -85,12 +109,9 @@ def test_after_a_kill_at_any_moment_everything_acknowledged_is_there_once(tmp_pa
             numbers = [int(one["event_id"].rpartition("-")[2]) for one in tests]
             assert numbers == list(range(1, len(numbers) + 1))
             assert len(numbers) <= len(records)
-            left_behind += document.with_name(".telemetry.json.tmp").exists()
-    print(f"{len(records)} records, {left_behind} times half a document was left behind")
-    assert left_behind > 0  # else the moments were chosen badly
+    print(f"{len(records)} records")
 
 
-@pytest.mark.timeout(120)
 def test_a_journal_that_is_killed_while_it_is_made_can_be_made_again(tmp_path: Path) -> None:
     for number in range(20):
         state = tmp_path / f"state-{number}"
