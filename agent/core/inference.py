@@ -303,7 +303,7 @@ class Inference:
                 if is_baseline:
                     words = f"{step.slug} was open in LearnPack when the agent first looked (vscode_queue.json)"
                 self._built(self._builds.step_opened())
-                self._steps.open(step, at, (self._notes.evidence(at, words),))
+                self._steps.open_by_queue(step, at, (self._notes.evidence(at, words),))
             case "reset_exercise" if step is not None:
                 self._steps.reset(step, at)
             case "initializing" if not self._tree.servers():

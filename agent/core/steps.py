@@ -35,6 +35,7 @@ class Steps:
         self.opened: set[str] = set()
         self.completed: set[str] = set()
         self.hints: list[Hint] = []
+        self._unconfirmed: str | None = None  # opened by LearnPack's config.json or resets/; its queue is late
 
     def named(self, slug: str | None) -> Step | None:
         course = self._course()
@@ -43,6 +44,7 @@ class Steps:
     def open(self, step: Step, at: int, evidence: tuple[Evidence, ...]) -> None:
         self._sessions.active(at, f"{step.slug} opened")
         self.forget_hints(step.slug)
+        self._unconfirmed = None
         left = self.named(self.visits.current())
         is_newest = self.visits.add(at, step.slug)
         self.opened.add(step.slug)
@@ -53,6 +55,14 @@ class Steps:
             self.complete(left, at, (self._notes.evidence(at, words),))
         visit = self._presence.opened(step.slug, at)
         self._notes.conclude(OpenStep(at, name_of(step), evidence, visit))
+
+    def open_by_queue(self, step: Step, at: int, evidence: tuple[Evidence, ...]) -> None:
+        """LearnPack's queue tells an opening; the one that was believed without it already is that one."""
+        if step.slug == self._unconfirmed == self.visits.current():
+            self._unconfirmed = None
+            self._sessions.active(at, f"{step.slug} opened", step.slug)
+        else:
+            self.open(step, at, evidence)
 
     def open_in_the_past(self, step: Step, at: int, evidence: tuple[Evidence, ...]) -> None:
         """A step that nobody saw opened was worked in at a time that is long over: no session, no visit."""
@@ -104,6 +114,7 @@ class Steps:
             step = self.named(hint.slug)
             if step is not None and step.slug != self.visits.at(hint.at):
                 self.open(step, hint.at, (hint.evidence,))
+                self._unconfirmed = None if hint.is_edit else step.slug
 
     def shift(self, by_ms: int) -> None:
         """The clock was set."""

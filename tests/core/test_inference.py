@@ -457,6 +457,23 @@ def test_config_json_and_the_queue_together_are_one_opening() -> None:
     assert [line for line in conclude(story, until=HOUR) if line.startswith("open")] == ["open_step 01-hello @502"]
 
 
+def test_a_queue_that_comes_too_late_for_its_opening_opens_nothing_a_second_time() -> None:
+    late = 1_000 + 4 * HINT_MS
+    entries = ("initializing", "start_exercise 01-hello", "start_exercise 04-more")
+    story: list[Observation] = [*SERVED, ConfigRead(1_000, "04-more"), queue(late, *entries)]
+    assert conclude(story)[2:] == ["open_step 04-more @1000"]
+    # Only once: what follows in the queue is another opening.
+    again = queue(late + 100, *entries, "start_exercise 04-more")
+    assert conclude([*story, again])[3:] == [f"open_step 04-more @{late + 100}"]
+    other = queue(late, "initializing", "start_exercise 01-hello", "start_exercise 03-read", "start_exercise 04-more")
+    lines = conclude([*story[:-1], other, replace(other, at=late + 50, entries=(*other.entries, other.entries[-1]))])
+    assert [line for line in lines[3:] if "open" in line] == [
+        f"open_step 03-read @{late}",
+        f"open_step 04-more @{late}",
+        f"open_step 04-more @{late + 50}",
+    ]
+
+
 def test_a_first_copy_in_resets_opens_a_step_only_while_learnpack_lives() -> None:
     copy = ResetCopyAppeared(500, "04-more")
     assert conclude([*SERVED, copy], until=5000)[2:] == ["open_step 04-more @500"]
