@@ -25,16 +25,33 @@ def read_as_node(text: bytes, loads: Callable[[bytes], Any]) -> Any:
     try:
         return loads(text)
     except ValueError:
-        valid = valid_unicode(text)
-        if valid == text:
+        valid, replaced = valid_unicode(text)
+        if not replaced:
             raise
     return loads(valid)
 
 
-def valid_unicode(text: bytes) -> bytes:
-    """The same JSON with U+FFFD in the place of lone surrogates and of bytes that are no UTF-8."""
-    if not text.isascii():
-        text = text.decode("utf-8", "replace").encode()
+def valid_unicode(text: bytes) -> tuple[bytes, list[str]]:
+    """The same JSON with U+FFFD in the place of lone surrogates and of bytes that are no UTF-8, and what was replaced,
+    in words."""
+    words = []
     if rb"\u" in text:
-        text = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], text)
-    return text
+        lone = 0
+
+        def replaced(escape: re.Match[bytes]) -> bytes:
+            nonlocal lone
+            if escape[1] is None:
+                return escape[0]
+            lone += 1
+            return rb"\ufffd"
+
+        text = _ESCAPE.sub(replaced, text)
+        if lone:
+            words.append(f"{lone} lone surrogates, now U+FFFD")
+    try:
+        if not text.isascii():
+            text.decode()
+    except UnicodeDecodeError:
+        text = text.decode("utf-8", "replace").encode()
+        words.append("bytes that are no UTF-8, now U+FFFD")
+    return text, words

@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from .json_as_node import valid_unicode
 from .learnpack_forms import LISTS
 
 #: Values nested deeper can't be written again (orjson: 254 levels, of which the document takes a few itself).
@@ -42,10 +43,6 @@ _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
 _STEP = re.compile(rb'\{[ \t\r\n]*+"slug"[ \t\r\n]*+:')
 #: What a cut leaves of a text or a bare word, up to the end.
 _CUT = re.compile(rb'(?:"(?:[ !#-\[\]-\xff]++|\\.)*+(?:\\u?[0-9A-Fa-f]*)?|[^ \t\r\n{}\[\],:"\x00-\x1f]*+)\Z')
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|(\\u[dD][89a-fA-F][0-9A-Fa-f]{2})|\\.", re.DOTALL
-)
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LIST_KEYS = frozenset(b'"%s"' % key.encode() for key in LISTS)
 _SLUG, _STEPS, _SESSIONS = b'"slug"', b'"steps"', b'"workout_session"'
@@ -92,30 +89,8 @@ def salvage(data: bytes) -> Salvaged:
     text = found.text()
     if not text:
         return Salvaged(b"", (*losses, "there is nothing of a document in it"))
-    return _valid_unicode(text, losses)
-
-
-def _valid_unicode(text: bytes, losses: list[str]) -> Salvaged:
-    if rb"\u" in text:
-        lone = 0
-
-        def replaced(escape: re.Match[bytes]) -> bytes:
-            nonlocal lone
-            if escape[1] is None:
-                return escape[0]
-            lone += 1
-            return rb"\ufffd"
-
-        text = _ESCAPE.sub(replaced, text)
-        if lone:
-            losses.append(f"{lone} lone surrogates, now U+FFFD")
-    if not text.isascii():
-        try:
-            text.decode()
-        except UnicodeDecodeError:
-            text = text.decode("utf-8", "replace").encode()
-            losses.append("bytes that are no UTF-8, now U+FFFD")
-    return Salvaged(text, tuple(losses))
+    text, replaced = valid_unicode(text)
+    return Salvaged(text, (*losses, *replaced))
 
 
 class _Torn(Exception):

@@ -54,6 +54,7 @@ def test_any_text_that_javascript_may_write_is_read(text: str) -> None:
 @settings(database=None, deadline=None)
 @given(st.binary())
 def test_whatever_the_bytes_are_what_comes_out_is_text_and_stays_as_it_is(data: bytes) -> None:
-    valid = valid_unicode(data)
+    valid, replaced = valid_unicode(data)
     valid.decode()
-    assert valid_unicode(valid) == valid
+    assert (valid == data) == (not replaced)
+    assert valid_unicode(valid) == (valid, [])
