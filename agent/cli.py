@@ -15,20 +15,32 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .config import LOG_LEVELS, Config, ConfigError, course_key, course_state_dir, load_config
+from .cli_common import (
+    ALREADY_RUNNING,
+    CANNOT_CREATE,
+    CONFIGURATION,
+    FAILURE,
+    PERMISSION,
+    UNAVAILABLE,
+    Failed,
+    config_of,
+    course_of,
+    print_json,
+    recorded,
+)
+from .cli_send import add_commands, silence
+from .config import LOG_LEVELS, ConfigError, course_key, course_state_dir
 from .core.course import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .core.course import Course
     from .store.journal import Journal, Record
-
-FAILURE, USAGE, UNAVAILABLE, CANNOT_CREATE, ALREADY_RUNNING, PERMISSION, CONFIGURATION = 1, 2, 69, 73, 75, 77, 78
 
 _DESCRIPTION = """\
 Watches one LearnPack course directory and writes down what the student does there: steps opened, programs run,
-tests passed.  LearnPack does not have to call it, and terminal work is seen too.  Nothing leaves this machine.
+tests passed.  LearnPack does not have to call it, and terminal work is seen too.  Nothing leaves this machine unless
+a sink is configured or the course's learn.json names a telemetry URL.
 """
 
 _EPILOG = """\
@@ -37,14 +49,6 @@ first steps:
   learnpack-agent run ~/my-course      watch a course (what systemd and launchd start; Ctrl-C ends it)
   learnpack-agent status ~/my-course   where the student is, and whether everything can be seen
 """
-
-
-class _Failed(Exception):
-    """An error that the user can do something about: exit code and one line."""
-
-    def __init__(self, code: int, line: str) -> None:
-        super().__init__(line)
-        self.code = code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     course_argument(sub, optional=False)
     sub.add_argument("--dry-run", action="store_true", help="only say what would be changed")
 
+    add_commands(command, course_argument)
+
     sub = command("replay", _replay, "put recorded observations (`run --record`) through the inference again")
     sub.add_argument("trace", metavar="TRACE", help="the recording")
     sub.add_argument("--course", metavar="COURSE_DIR", help="take this course in the place of the recorded one")
@@ -128,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         return _call(_parser().parse_args(argv))
     except ConfigError as error:
         return _say(CONFIGURATION, str(error))
-    except _Failed as error:
+    except Failed as error:
         return _say(error.code, str(error))
     except BrokenPipeError:
         # Whoever read our output went away (`| head`): no failure.
@@ -153,12 +159,13 @@ def _open_closed_streams() -> None:
 def _call(arguments: argparse.Namespace) -> int:
     """The command; a journal that can't be read is an error of one line, whatever the command."""
     from .store.journal import JournalError
+    from .store.outbox import OutboxError
 
     try:
         code: int = arguments.function(arguments)
         sys.stdout.flush()
-    except JournalError as error:
-        raise _Failed(FAILURE, str(error)) from None
+    except (JournalError, OutboxError) as error:
+        raise Failed(FAILURE, str(error)) from None
     return code
 
 
@@ -175,62 +182,23 @@ def _say(code: int, line: str) -> int:
     return code
 
 
-def _config(arguments: argparse.Namespace) -> Config:
-    given = {name: getattr(arguments, name, None) for name in ("state_dir", "log_level")}
-    return load_config(file=getattr(arguments, "config", None), environment=os.environ, arguments=given)
-
-
-def _course(directory: str) -> Course:
-    """The course that holds this directory; 77 or 78 with one line where there is none."""
-    from .sensors.course import CourseError, find_course, read_course
-
-    try:
-        return read_course(find_course(directory))
-    except CourseError as error:
-        raise _Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
-
-
-def _recorded(arguments: argparse.Namespace) -> tuple[Course, Journal, str]:
-    """The course, its journal and the directory of that; 69 where nothing is recorded.
-
-    What was recorded can be read whatever became of the course: a broken learn.json, a deleted directory.
-    """
-    from .core.course import Course
-    from .sensors.course import CourseError, find_course, read_course
-    from .store.journal import Journal, JournalError
-
-    root = os.path.realpath(arguments.course)
-    try:
-        root = os.path.realpath(find_course(arguments.course))
-        course = read_course(root)
-    except CourseError as error:
-        if not os.path.isdir(course_state_dir(_config(arguments), root)):
-            raise _Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
-        course = Course(root, os.path.basename(root))
-    directory = course_state_dir(_config(arguments), course.root)
-    try:
-        return course, Journal.open(directory, create=False, read_only=True), directory
-    except JournalError as error:
-        raise _Failed(UNAVAILABLE, str(error)) from None
-
-
 def _run(arguments: argparse.Namespace) -> int:
+    from .host import run
     from .sensors.course import CourseError
-    from .service import run
     from .store.journal import JournalError
     from .store.lock import AlreadyRunning
 
-    config = _config(arguments)
+    config = config_of(arguments)
     _log_to_stderr(config.log_level)
-    course = _course(arguments.course)
+    course = course_of(arguments.course)
     try:
         run(course.root, config, arguments.record)
     except CourseError as error:
-        raise _Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
+        raise Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
     except AlreadyRunning as error:
-        raise _Failed(ALREADY_RUNNING, str(error)) from None
+        raise Failed(ALREADY_RUNNING, str(error)) from None
     except JournalError as error:
-        raise _Failed(CANNOT_CREATE, str(error)) from None
+        raise Failed(CANNOT_CREATE, str(error)) from None
     return 0
 
 
@@ -266,29 +234,34 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from .sending import sinks_of
     from .status import status_lines, status_of
     from .store.journal import dumped
 
-    course, journal, directory = _recorded(arguments)
+    config = config_of(arguments)
+    course, journal, directory = recorded(arguments)
     with journal:
         status = status_of(course, journal, directory)
+        status["silent"] = silence(config, directory)
+        status["sinks"] = sinks_of(config, course, journal, directory)
     if arguments.json:
-        _print_json(dumped(status))
+        print_json(dumped(status))
     else:
         print("\n".join(map(one_line, status_lines(status))))
     return 0
 
 
 def _events(arguments: argparse.Namespace) -> int:
-    from .views import PublicLines, event_line
+    from .store.lines import Lines
+    from .views import event_line
 
-    _, journal, _ = _recorded(arguments)
+    _, journal, _ = recorded(arguments)
     with journal:
-        lines = PublicLines(journal)
+        lines = Lines(journal)
         read = _followed if arguments.follow else _all
         for record in read(journal, with_texts=arguments.json):
             if arguments.json:
-                _print_json(lines.line(record))
+                print_json(lines.line(record))
             else:
                 print(one_line(event_line(record)))
             if arguments.follow:
@@ -318,34 +291,35 @@ def _followed(journal: Journal, *, with_texts: bool) -> Iterator[Record]:
             last = record.number
             yield record
         if is_gone:
-            raise _Failed(UNAVAILABLE, f"{journal.path}: deleted or moved away")
+            raise Failed(UNAVAILABLE, f"{journal.path}: deleted or moved away")
         time.sleep(0.25)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     from .explain import explanation, found
 
-    course, journal, _ = _recorded(arguments)
+    course, journal, _ = recorded(arguments)
     with journal:
         record = found(journal, arguments.event)
         if record is None:
-            raise _Failed(FAILURE, f"no event {arguments.event} is recorded of {course.root}")
+            raise Failed(FAILURE, f"no event {arguments.event} is recorded of {course.root}")
         print("\n".join(map(one_line, explanation(journal, record))))
     return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from .views import PublicLines, is_open_as, write_private
+    from .store.lines import Lines
+    from .views import is_open_as, write_private
 
-    _, journal, _ = _recorded(arguments)
+    _, journal, _ = recorded(arguments)
     with journal:
-        public_lines = PublicLines(journal)
-        lines = (public_lines.line(record) for record in journal.records())
+        lines_of = Lines(journal)
+        lines = (lines_of.line(record) for record in journal.records())
         if arguments.output and not is_open_as(arguments.output, sys.stdout.fileno()):
             write_private(arguments.output, (line + b"\n" for line in lines))
         else:
             for line in lines:
-                _print_json(line)
+                print_json(line)
     return 0
 
 
@@ -360,18 +334,18 @@ def _repair(arguments: argparse.Namespace) -> int:
     from .store.on_disk import DocumentError
     from .store.repairing import mend
 
-    config = _config(arguments)
-    course = _course(arguments.course)
+    config = config_of(arguments)
+    course = course_of(arguments.course)
     state = Path(course_state_dir(config, course.root))
     again = "stop it, repair, and start it again"
     pid = holder(state) if state.is_dir() else None
     if pid is None:  # one with another state directory: root's is not the student's
         pid = agent_of(f"/{course_key(course.root)}/{NAME}")
     if pid is not None:
-        raise _Failed(ALREADY_RUNNING, f"an agent is running for this course (process {pid or 'unknown'}): {again}")
+        raise Failed(ALREADY_RUNNING, f"an agent is running for this course (process {pid or 'unknown'}): {again}")
     if (pid := server_of(course)) is not None:
         words = f"LearnPack is running for this course (process {pid}) and would write the file over"
-        raise _Failed(ALREADY_RUNNING, f"{words}: {again}")
+        raise Failed(ALREADY_RUNNING, f"{words}: {again}")
     lock = None
     try:
         if state.is_dir() and not arguments.dry_run:
@@ -379,11 +353,11 @@ def _repair(arguments: argparse.Namespace) -> int:
         limit = config.document_max_mb << 20
         done = mend(course, state, now=time.time_ns() // 1_000_000, limit=limit, dry_run=arguments.dry_run)
     except AlreadyRunning as error:
-        raise _Failed(ALREADY_RUNNING, str(error)) from None
+        raise Failed(ALREADY_RUNNING, str(error)) from None
     except OtherCourse as error:
-        raise _Failed(FAILURE, f"telemetry.json is left as it is: {error}") from None
+        raise Failed(FAILURE, f"telemetry.json is left as it is: {error}") from None
     except DocumentError as error:
-        raise _Failed(_code_of(error.__cause__), str(error)) from None
+        raise Failed(_code_of(error.__cause__), str(error)) from None
     finally:
         if lock is not None:
             lock.release()
@@ -419,15 +393,10 @@ def _replay(arguments: argparse.Namespace) -> int:
     from .store.journal import dumped
     from .trace import TraceError, replay
 
-    course = _course(arguments.course) if arguments.course else None
+    course = course_of(arguments.course) if arguments.course else None
     try:
         for number, event in enumerate(replay(arguments.trace, course), start=1):
-            _print_json(dumped(public(number, f"replay-{number}", event)))
+            print_json(dumped(public(number, f"replay-{number}", event)))
     except TraceError as error:
-        raise _Failed(FAILURE, str(error)) from None
+        raise Failed(FAILURE, str(error)) from None
     return 0
-
-
-def _print_json(line: bytes) -> None:
-    """JSON is UTF-8, whatever the terminal's encoding: other programs read it."""
-    sys.stdout.buffer.write(line + b"\n")

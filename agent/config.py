@@ -1,8 +1,11 @@
 """What the agent may be told: a frozen `Config`, put together once, before anything starts.
 
 Later sources win: defaults < /etc/learnpack-agent/config.toml < the user's config.toml < the file named by
-`--config` or LEARNPACK_AGENT_CONFIG < environment < arguments.  A fault is a `ConfigError` of one line: file,
-key, what is wrong, and the key that was probably meant.
+`--config` or LEARNPACK_AGENT_CONFIG < environment < arguments.  Of `[send]` each key is replaced by itself, a
+`[[sink]]` by one of the same name, a `[credentials."HOST"]` by one for the same host.  A fault is a `ConfigError` of
+one line: file, key, what is wrong, and the key that was probably meant.
+
+What a course's learn.json names is no part of this: see `agent.destinations`.
 """
 
 from __future__ import annotations
@@ -10,25 +13,89 @@ from __future__ import annotations
 import binascii
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .core.course import printable
+from .core.urls import problem_of
 
 SYSTEM_FILE = "/etc/learnpack-agent/config.toml"
 PROCESS_SENSORS = ("auto", "connector", "pidfd", "polling")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+SINK_KINDS = ("learnpack-streaming", "learnpack-batch", "otlp", "xapi", "jsonl")
+SCHEMES = ("Token", "Bearer", "Basic")
+#: A whole number is at least 1 where nothing else stands here.
+AT_LEAST = {"start_spread_seconds": 0, "final_milliseconds": 0, "delay_seconds": 0, "journal_max_mb": 0}
 #: A year; and more than any receiver takes.  Beyond, times would no longer fit into what they are stored in.
 AT_MOST = {
     "session_silence_minutes": 365 * 24 * 60,
     "idle_minutes": 365 * 24 * 60,
     "output_max_kb": 65_536,
     "document_max_mb": 4096,
+    "journal_max_mb": 1 << 20,
+    "start_spread_seconds": 3600,
+    "final_milliseconds": 60_000,
+    "delay_seconds": 24 * 3600,
 }
 
 
 class ConfigError(Exception):
     """A fault in the configuration, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """The table `[send]`: what leaves, and how, whoever named the destination.
+
+    `source_code`, `output`: whether programs and what they printed are sent.  `course_hosts` are patterns for the hosts
+    that a learn.json may name ("*": any, none: its URLs are not used); `private_addresses`: whether such a URL may lead
+    to an address that is not public.  `ca_file` holds certificates that are trusted besides the usual ones; `proxy` is
+    a URL, "none", or "" for the environment's.  At the end a last try takes `final_milliseconds` at most; what waits at
+    the start goes some time within `start_spread_seconds`, so that a room of machines does not begin in one moment.
+    """
+
+    source_code: bool = True
+    output: bool = True
+    course_hosts: tuple[str, ...] = ("*",)
+    private_addresses: bool = False
+    ca_file: str = ""
+    proxy: str = field(default="", repr=False)
+    final_milliseconds: int = 1500
+    start_spread_seconds: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SinkConfig:
+    """A `[[sink]]`: `url` of a server, or for "jsonl" the `directory` in which files appear.
+
+    `delay_seconds`: so long after an event it is sent, with what came meanwhile; None: what fits the kind.  `headers`
+    are added to each request.  `version` is that of xAPI.  `file_mode` is of the files.
+    """
+
+    name: str = ""
+    kind: str = ""
+    url: str = ""
+    directory: str = ""
+    delay_seconds: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    version: str = "1.0.3"
+    file_mode: str = "0600"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A `[credentials."HOST"]`: what is sent to that host (with its port, where the URL names one) and to no other.
+
+    One of `token`, `credential` (the name of a file in $CREDENTIALS_DIRECTORY, systemd's `LoadCredential=`) and
+    `learnpack_session` (the token of the student who is logged in to LearnPack).  For the scheme Basic the token is
+    `user:password`.  Without TLS it is only sent when `plain_http` says so.
+    """
+
+    token: str = field(default="", repr=False)
+    credential: str = ""
+    learnpack_session: bool = False
+    scheme: str = "Token"
+    plain_http: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +105,9 @@ class Config:
     `state_dir` holds one directory per course.  `session_silence_minutes`: without a LearnPack server a session
     ends after so long without work.  `idle_minutes`: a longer time without a save, a run or an opening is not counted
     as work in a step.  `output_max_kb`: of more than that on a stream only the head and the tail are kept.
-    `document_max_mb`: above this size telemetry.json leaves out the oldest outputs.
-    `process_sensor`: "auto" takes the best that works here.
+    `document_max_mb`: above this size telemetry.json leaves out the oldest outputs.  `journal_max_mb`: above this size
+    the journal drops the oldest programs and outputs, sent or not (0: never).
+    `process_sensor`: "auto" takes the best that works here.  `consent`: nothing is recorded until the student said yes.
     """
 
     state_dir: str = ""
@@ -48,7 +116,12 @@ class Config:
     idle_minutes: int = 5
     output_max_kb: int = 256
     document_max_mb: int = 8
+    journal_max_mb: int = 0
     process_sensor: str = "auto"
+    consent: bool = False
+    send: Send = Send()
+    sinks: tuple[SinkConfig, ...] = ()
+    credentials: Mapping[str, Credential] = field(default_factory=dict)
 
 
 def load_config(*, file: str | None, environment: Mapping[str, str], arguments: Mapping[str, object | None]) -> Config:
@@ -65,11 +138,11 @@ def load_config(*, file: str | None, environment: Mapping[str, str], arguments: 
         (named, True),
     ):
         if path is not None:
-            config = replace(config, **_from_file(path, required=required))
+            config = _with(config, _from_file(path, required=required), path)
     if environment.get("LEARNPACK_AGENT_STATE_DIR"):
         config = replace(config, state_dir=environment["LEARNPACK_AGENT_STATE_DIR"])
     given = {key: value for key, value in arguments.items() if value is not None}
-    config = replace(config, **_checked(given, "the command line"))
+    config = _with(config, given, "the command line")
     return replace(config, state_dir=os.path.abspath(config.state_dir))
 
 
@@ -88,34 +161,131 @@ def _from_file(path: str, *, required: bool) -> dict[str, Any]:
 
     try:
         with open(path, "rb") as stream:
-            found = tomllib.load(stream)
+            return tomllib.load(stream)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    return _checked(found, path)
 
 
-def _checked(found: Mapping[str, object], origin: str) -> dict[str, Any]:
-    defaults = {field.name: field.default for field in fields(Config)}
+#: The tables of config.toml: each has a reader of its own.
+_TABLES = ("send", "sink", "credentials")
+
+
+def _with(config: Config, found: Mapping[str, Any], origin: str) -> Config:
+    """The configuration with what this source says.  Raises ConfigError."""
+    top = {key: value for key, value in found.items() if key not in _TABLES}
+    changes = _checked(Config, top, origin, also=_TABLES)
+    if "send" in found:
+        changes["send"] = replace(
+            config.send, **_checked(Send, _table(found["send"], f"{origin}: send"), f"{origin}: send")
+        )
+    if "sink" in found:
+        sinks = {sink.name: sink for sink in (*config.sinks, *_sinks(found["sink"], origin))}
+        changes["sinks"] = tuple(sinks.values())
+    if "credentials" in found:
+        changes["credentials"] = {**config.credentials, **_credentials(found["credentials"], origin)}
+    return replace(config, **changes)
+
+
+def _sinks(found: object, origin: str) -> list[SinkConfig]:
+    if not isinstance(found, list):
+        raise ConfigError(f"{origin}: sink must be a list of tables: [[sink]]")
+    sinks: list[SinkConfig] = []
+    for number, table in enumerate(found, start=1):
+        where = f"{origin}: sink {number}"
+        sink = SinkConfig(**_checked(SinkConfig, _table(table, where), where))
+        if not sink.name:
+            raise ConfigError(f"{where}: it needs a name")
+        where = f"{origin}: sink {sink.name}"
+        if not sink.kind:
+            raise ConfigError(f"{where}: it needs a kind: one of {', '.join(SINK_KINDS)}")
+        if sink.name.startswith("course-"):
+            raise ConfigError(f"{where}: names that begin with course- belong to learn.json's URLs")
+        if sink.name in {other.name for other in sinks}:
+            raise ConfigError(f"{where}: there are two of this name")
+        needed, other = ("directory", "url") if sink.kind == "jsonl" else ("url", "directory")
+        if not getattr(sink, needed) or getattr(sink, other):
+            raise ConfigError(f"{where}: one of kind {sink.kind} needs {needed}, and has no {other}")
+        if sink.url and (problem := problem_of(sink.url)) is not None:
+            raise ConfigError(f"{where}: url: {problem}")
+        if sink.directory and not os.path.isabs(sink.directory):
+            raise ConfigError(f"{where}: directory must be an absolute path")
+        try:
+            int(sink.file_mode, 8)
+        except ValueError:
+            raise ConfigError(f'{where}: file_mode must be an octal number as a text, as in "0640"') from None
+        sinks.append(sink)
+    return sinks
+
+
+def _credentials(found: object, origin: str) -> dict[str, Credential]:
+    credentials = {}
+    for host, table in _table(found, f"{origin}: credentials").items():
+        where = f'{origin}: credentials."{host}"'
+        one = Credential(**_checked(Credential, _table(table, where), where))
+        if (bool(one.token), bool(one.credential), one.learnpack_session).count(True) != 1:
+            raise ConfigError(f"{where}: it needs one of token, credential and learnpack_session = true")
+        if "/" in one.credential or one.credential in (".", ".."):
+            raise ConfigError(f"{where}: credential is the name of a file in $CREDENTIALS_DIRECTORY")
+        credentials[host.lower()] = one
+    return credentials
+
+
+def _table(found: object, origin: str) -> Mapping[str, Any]:
+    if not isinstance(found, dict):
+        raise ConfigError(f"{origin} must be a table")
+    return found
+
+
+_CHOICES = {"process_sensor": PROCESS_SENSORS, "log_level": LOG_LEVELS, "kind": SINK_KINDS, "scheme": SCHEMES}
+_WORDS = {
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+    tuple: "a list of texts",
+    dict: "a table of texts",
+}
+_TYPES = {"delay_seconds": int, "headers": dict}
+
+
+def _checked(kind: type, found: Mapping[str, object], origin: str, also: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values for this dataclass; `also` are keys that are known besides its own.  No word shows a text's value."""
+    own = [one for one in fields(kind) if one.name != "sinks"]  # which is [[sink]] in the file
+    known = {one.name: one.default for one in own if type(one.default) in _WORDS or one.name in _TYPES}
+    checked: dict[str, Any] = {}
     for key, value in found.items():
-        if key not in defaults:
+        if key not in known:
             import difflib
 
-            meant = difflib.get_close_matches(key, defaults, n=1)
+            meant = difflib.get_close_matches(key, (*known, *also), n=1)
             hint = f" (did you mean {meant[0]}?)" if meant else ""
             raise ConfigError(f"{origin}: unknown key {key}{hint}")
-        expected = type(defaults[key])
-        if type(value) is not expected:
-            raise ConfigError(f"{origin}: {key} must be {'a whole number' if expected is int else 'a text'}")
-        if isinstance(value, int) and value < 1:
-            raise ConfigError(f"{origin}: {key} must be at least 1")
-        if isinstance(value, int) and value > AT_MOST[key]:
-            raise ConfigError(f"{origin}: {key} must be at most {AT_MOST[key]}")
-    for key, allowed in (("process_sensor", PROCESS_SENSORS), ("log_level", LOG_LEVELS)):
-        if key in found and found[key] not in allowed:
-            raise ConfigError(f"{origin}: {key} must be one of {', '.join(allowed)}")
-    return dict(found)
+        expected = _TYPES.get(key) or type(known[key])
+        checked[key] = _value(value, expected, f"{origin}: {key}")
+        if expected is int:
+            least = AT_LEAST.get(key, 1)
+            if checked[key] < least:
+                raise ConfigError(f"{origin}: {key} must be at least {least}")
+            if checked[key] > AT_MOST[key]:
+                raise ConfigError(f"{origin}: {key} must be at most {AT_MOST[key]}")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise ConfigError(f"{origin}: {key} must be one of {', '.join(_CHOICES[key])}")
+    return checked
+
+
+def _value(value: object, expected: type, where: str) -> Any:
+    """The value, a list of texts as a tuple."""
+    if expected is tuple:
+        is_right = isinstance(value, list) and all(isinstance(one, str) for one in value)
+        value = tuple(value) if is_right and isinstance(value, list) else value
+    elif expected is dict:
+        is_right = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    else:
+        is_right = type(value) is expected  # to isinstance, true is a whole number
+    if not is_right:
+        raise ConfigError(f"{where} must be {_WORDS[expected]}")
+    return value
 
 
 def course_key(root: str) -> str:

@@ -14,14 +14,13 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
 
-from .config import Config, course_state_dir
+from .config import Config
 from .core.codec import from_plain, to_plain
 from .core.course import Course, printable
 from .core.events import Compile, Event, Evidence, Gap, Origin, SessionEnd, Test
@@ -39,10 +38,11 @@ from .core.observations import (
     RunRecorded,
     SensorChanged,
 )
+from .courier import Courier
 from .document_keeper import DocumentKeeper, Trouble
+from .feeds import PAUSES
 from .hosting.notify import notify
 from .sensors.clock import now_ms
-from .sensors.course import read_course
 from .sensors.files.sensor import FileSensor
 from .sensors.processes.promptness import let_threads_take_turns
 from .sensors.processes.sensor import ProcessSensor
@@ -66,36 +66,33 @@ SENSOR_DOUBT_MS = 60_000
 #: The first look at the processes takes some ms, a self-test that gets no answer a second.
 PROCESSES_PATIENCE_S = 3.0
 
-_Stop, _DocumentNoticed = object(), object()
-
-
-def run(root: str, config: Config, record: str | None = None) -> None:
-    """Watch the course in `root` until SIGTERM or SIGINT.  Blocks.
-
-    Raises CourseError (no such course), AlreadyRunning, JournalError, OSError (state directory).
-    """
-    course = read_course(root)
-    directory = course_state_dir(config, course.root)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    agent = Agent(course, config, directory, record)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, lambda *_: agent.stop())
-    agent.run()
+_Stop, _Look, _DocumentNoticed = object(), object(), object()
 
 
 class Agent:
-    """One course, watched.  `run` is the loop; `stop` ends it from any thread or signal handler."""
+    """One course, watched.  `run` is the loop; `stop` ends it from any thread or signal handler, `look` makes it ask
+    whether it is over."""
 
-    def __init__(self, course: Course, config: Config, directory: str, record: str | None) -> None:
+    def __init__(
+        self,
+        course: Course,
+        config: Config,
+        directory: str,
+        record: str | None,
+        lock: Lock,
+        silence: tuple[int, int] | None = None,
+    ) -> None:
+        """`lock` is the course's, held.  `silence`: from when to when nothing was to be recorded last."""
         self._course = course
         self._directory = directory
-        self._lock = Lock.acquire(directory)
-        self._stopping = False
+        self.lock = lock
+        self._stopping = self._is_silenced = False
         self._waiting: list[Event] = []  # concluded, not yet durable
         self._lost: JournalGone | JournalCorrupt | None = None  # why another journal must be begun
         self._journal = self._open_journal()
+        self._was_silent = self._note_silence(silence)
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._courier = Courier(config, directory, course)
         self._settings = Settings(config.session_silence_minutes * 60_000, config.idle_minutes * 60_000)
         self._inference = self._resumed()
         self._document = DocumentKeeper(
@@ -163,7 +160,25 @@ class Agent:
         self._stopping = True
         self._queue.put(_Stop)
 
-    def run(self) -> None:
+    def look(self) -> None:
+        self._queue.put(_Look)
+
+    def send_now(self) -> None:
+        self._courier.wake(now=True)
+
+    def _note_silence(self, silence: tuple[int, int] | None) -> bool:
+        """Nothing was to be recorded then: what LearnPack recorded meanwhile is neither told nor sent.  Returns whether
+        that is news."""
+        known = self._journal.fact(PAUSES) or []
+        if silence is None or list(silence) in known:
+            return False
+        self._journal.put_fact(SINCE, max(silence[1], self._journal.fact(SINCE) or 0))
+        self._journal.put_fact(PAUSES, [*known, list(silence)], durable=True)
+        return True
+
+    def run(self, is_over: Callable[[Agent], bool]) -> None:
+        """`is_over` is asked after `look`."""
+        self._is_over = is_over
         let_threads_take_turns()
         try:
             self._begin()
@@ -173,7 +188,8 @@ class Agent:
             self._close()
 
     def _begin(self) -> None:
-        self._handle(AgentStarted(now_ms()))
+        away = "recording was paused" if self._was_silent else "the agent was not running"
+        self._handle(AgentStarted(now_ms(), away))
         self._handle(CourseRead(now_ms(), self._course))
         self._processes.start()
         self._take_until_listed()
@@ -223,6 +239,12 @@ class Agent:
     def _take(self, item: object) -> None:
         if item is _DocumentNoticed:
             self._document.noticed(now_ms())
+            if self._inference.learnpack_since is not None:
+                self._courier.overtaken()
+        elif item is _Look:
+            if self._is_over(self):
+                self._is_silenced = True
+                self.stop()
         elif item is not _Stop:
             self._handle(item)  # type: ignore[arg-type]  # only sensors put anything else, and only observations
 
@@ -260,6 +282,7 @@ class Agent:
                 self._course, self._document.is_gone = seen.course, False
                 self._document.file.base = seen.course.base
                 self._processes.set_course(seen.course)
+                self._courier.set_course(seen.course)
             case _:
                 pass
         # What LearnPack's own telemetry tells of is no sign of a LearnPack without one.
@@ -358,13 +381,14 @@ class Agent:
             events.append(Gap(now, since, words, (Evidence(0, now, "the journal took nothing"),)))
         self._journal.append(events, state)
         self._waiting, self._dropped = [], None
+        self._courier.wake()
 
     def _replace_journal(self) -> None:
         """Another journal instead of the one that is lost."""
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            self._lock.release()  # it may have been deleted too
-            self._lock = Lock.acquire(self._directory)
+            self.lock.release()  # it may have been deleted too
+            self.lock = Lock.acquire(self._directory)
         except (OSError, AlreadyRunning) as error:
             raise JournalError(str(error)) from error
         if isinstance(self._lost, JournalCorrupt):
@@ -418,11 +442,13 @@ class Agent:
             lambda: self._take_all(self._queue.qsize() + BURST),
             lambda: self._handle(AgentStopped(now_ms())),
             self._flush_at_last,
+            # In a pause nothing leaves, not even what was recorded before it.
+            lambda: self._courier.begin_finish(send=not self._is_silenced),
             lambda: self._document.finish(now_ms(), self._course),
             lambda: self._put_status(stopped_at=now_ms()),
             *([self._trace.close] if self._trace is not None else []),
             lambda: self._journal.close(),
-            lambda: self._lock.release(),
+            self._courier.finish,
             lambda: log.info("stopped"),
         ]
         with contextlib.ExitStack() as stack:

@@ -21,6 +21,7 @@ from .core.events import Compile, CompleteStep, Gap, OpenStep, ResetStep, Sessio
 from .core.inference import Snapshot
 from .core.visits import OpenVisit
 from .explain import clock, duration
+from .sending import sink_lines
 from .store.journal import Journal, Record
 from .store.lock import holder
 
@@ -177,6 +178,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     else:
         stopped = f", stopped {clock(agent['stopped_at'])}" if agent.get("stopped_at") else ""
         yield f"agent     not running{stopped}"
+    if status.get("silent"):
+        yield f"silent    nothing is recorded: {status['silent']}"
     for sensor in ("processes", "files"):
         if seen := agent.get(sensor):
             yield f"{sensor:<9} seen by {seen.get('level')}; can't see: {seen.get('blind_to') or 'nothing'}"
@@ -192,6 +195,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     if visit := status["visit"]:
         work = f"{duration(visit['active_ms'])} of work, the last at {clock(visit['last_act_at'])}"
         yield f"visit     {visit['step_slug']} since {clock(visit['started_at'])}, {work}"
+    for number, line in enumerate(sink_lines(status.get("sinks") or (), int(time.time() * 1000))):
+        yield f"{'' if number else 'sinks':<9} {line}"
     yield f"events    {', '.join(f'{count} {name}' for name, count in status['events'].items()) or 'none yet'}"
     yield from _coverage_lines(status["coverage"] or {}, agent)
     yield from _gap_lines(status["gaps"], status["gap_reasons"])

@@ -1,7 +1,7 @@
-"""What `events` and `export` show of a journal: lines for people, and lines for scripts.
+"""What `events` shows of a journal, lines for people, and the file that `export` writes.
 
-Only reading: a journal that the agent writes at this moment can be shown.  Times are shown in local time.  `status`
-and `explain` have files of their own.
+Times are shown in local time.  What a line for scripts holds: `store/lines.py`; `status` and `explain` have files of
+their own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any
 
 from .core.events import (
     AiInteraction,
@@ -24,10 +23,8 @@ from .core.events import (
     SessionStart,
     Test,
 )
-from .core.export import public
 from .explain import clock
-from .store.adoption import row, same_runs
-from .store.journal import Journal, Record, dumped
+from .store.journal import Record
 
 
 def outcome(run: Run) -> str:
@@ -55,37 +52,6 @@ def event_words(event: Event) -> str:
 
 def event_line(record: Record) -> str:
     return f"{record.number:>6}  {clock(record.event.at)}  {event_words(record.event)}"
-
-
-class PublicLines:
-    """Records as `export` writes them, with LearnPack's own texts of the same run where ours were not captured.
-
-    Which runs LearnPack recorded too is asked once per step and kind, and again for a record that came after that
-    (`events --follow`; what LearnPack writes later than the event is printed is not in its line).
-    """
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._same: dict[tuple[str, str], tuple[int, dict[int, int]]] = {}
-
-    def line(self, record: Record) -> bytes:
-        """One JSON object, without a line end."""
-        event = record.event
-        theirs = None
-        if isinstance(event, (Compile, Test)):
-            theirs = self._learnpacks(record.number, event.name, event.step.slug)
-        return dumped(public(record.number, record.id, event, theirs))
-
-    def _learnpacks(self, number: int, kind: str, slug: str) -> dict[str, Any] | None:
-        asked_at, same = self._same.get((kind, slug), (0, {}))
-        if asked_at < number:
-            with self._journal.snapshot():
-                asked_at, same = self._journal.last_number, same_runs(self._journal, kind, slug)
-            self._same[kind, slug] = asked_at, same
-        if number not in same:
-            return None
-        with self._journal.snapshot():
-            return row(self._journal, same[number])
 
 
 def is_open_as(path: str, descriptor: int) -> bool:

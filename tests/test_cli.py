@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import __version__, cli, trace, views
+from agent import __version__, cli, trace
 from agent.config import Config, ConfigError, course_key, course_state_dir, load_config
 from agent.core.events import Compile, Evidence, Gap, OpenStep, Origin, Run, StepName
+from agent.store import lines
 from agent.store.adoption import adopt, same_runs
 from agent.store.journal import Journal, JournalError
 from agent.store.lock import Lock
@@ -552,18 +553,18 @@ def test_which_runs_are_learnpacks_is_asked_once_and_again_for_a_later_record(
         asked.append((kind, slug))
         return same_runs(journal, kind, slug)
 
-    monkeypatch.setattr(views, "same_runs", counted)
+    monkeypatch.setattr(lines, "same_runs", counted)
     with Journal.open(tmp_path / "state", create=True) as journal:
-        lines = views.PublicLines(journal)
+        read = lines.Lines(journal)
         journal.append([a_test("01-hello", start, start + 1) for start in range(5)], None)
         for record in journal.records():
-            lines.line(record)
+            read.line(record)
         assert asked == [("test", "01-hello")]
         document = learnpack_document(learnpack_step("01-hello", tests=[attempt(9, 10, stdout=b64("late"))]))
         data = json.dumps(document).encode()
         adopt(journal, COURSE, lambda offset, size: data[offset : offset + size])
         journal.append([a_test("01-hello", 9, 10)], None)
-        assert json.loads(lines.line(next(journal.records(after=5))))["stdout"] == "late"
+        assert json.loads(read.line(next(journal.records(after=5))))["stdout"] == "late"
 
 
 def test_status_does_not_read_texts(recorded: Path, state_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:

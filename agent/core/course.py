@@ -119,6 +119,7 @@ class Course:
     configuration puts before those on the command line (`addopts`); `jest_configured` says that the course
     has a jest configuration of its own, so that jest's default patterns say nothing.  `exercises` is the
     directory that holds the steps, `base` LearnPack's own (".learn" or ".breathecode"), both relative to the root.
+    `streaming` and `batch` are the URLs that learn.json's `telemetry` names, unchecked.
     """
 
     root: str
@@ -131,6 +132,8 @@ class Course:
     exercises: str = "exercises"
     base: str = ".learn"
     pytest_options: tuple[str, ...] = ()
+    streaming: str | None = None
+    batch: str | None = None
     _by_path: Mapping[str, Step] = field(default_factory=dict, repr=False, compare=False)
     _by_slug: Mapping[str, Step] = field(default_factory=dict, repr=False, compare=False)
     _names: frozenset[str] = field(default_factory=frozenset, repr=False, compare=False)

@@ -243,7 +243,7 @@ class Inference:
         self._started_at = seen.at
         if self._last_seen is not None:
             since = min(self._last_seen, seen.at)
-            self._notes.gap(since, seen.at, "the agent was not running", "the agent started")
+            self._notes.gap(since, seen.at, seen.away, "the agent started")
             if seen.at < self._last_seen:
                 # The clock was set back meanwhile: nothing that is remembered is in the future.
                 for part in (self._presence, self._sessions, self._steps, self._runs):

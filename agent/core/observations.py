@@ -24,9 +24,10 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AgentStarted:
-    """The agent begins to watch.  The first observation of each life of the agent."""
+    """The agent begins to watch: the first observation of each of its lives.  `away` is why there was none before."""
 
     at: int
+    away: str = "the agent was not running"
 
 
 @dataclass(frozen=True, slots=True)

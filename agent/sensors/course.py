@@ -97,6 +97,8 @@ def _read(root: str, given: str) -> Course:
     grading = config.get("grading")
     names = _names(root, ".")
     settings = _pytest_settings(root, names)
+    telemetry = config.get("telemetry")
+    urls = telemetry if isinstance(telemetry, dict) else {}
     return Course(
         root=root,
         slug=slug if isinstance(slug, str) and slug else printable(os.path.basename(root)) or "course",
@@ -108,6 +110,8 @@ def _read(root: str, given: str) -> Course:
         jest_configured=_is_jest_configured(root, names),
         exercises=exercises,
         base=base,
+        streaming=_url(urls.get("streaming")),
+        batch=_url(urls.get("batch")),
     )
 
 
@@ -158,6 +162,10 @@ def _check_root(root: str) -> None:
         raise CourseError(f"{one_line(root)}: no such directory") from None
     except OSError as error:
         raise CourseError(f"{one_line(root)}: cannot be read: {error.strerror}") from None
+
+
+def _url(value: object) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def _entries(config: Mapping[str, Any]) -> Mapping[str, str]:

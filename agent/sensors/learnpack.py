@@ -23,15 +23,23 @@ from ..core.printed import shortened
 from .picture import LEARNPACK_LIMIT, parent_of, read_regular
 
 
-def is_logged_in(course: Course) -> bool:
-    """Whether a student is logged in to LearnPack in this course: node-persist keeps the session in `.session`, a file
-    per key, `{"key": "bc-payload", "value": {"token": …}}` (CLI 2.1.34).  Nothing of it is kept."""
+def session_of(course: Course) -> dict[str, str]:
+    """The texts of the student's LearnPack session (`token`, `email`, ...); {} where nobody is logged in.
+
+    node-persist keeps the session in `.session`, a file per key, `{"key": "bc-payload", "value": {"token": …}}` (CLI
+    2.1.34); it is what the 4Geeks API answered to the login.
+    """
     directory = os.path.join(course.root, course.base, ".session")
     try:
         names = os.listdir(directory)
     except OSError:
-        return False
-    return any(_is_session(os.path.join(directory, name)) for name in names[:_SESSION_FILES])
+        return {}
+    return next(filter(None, (_session_in(os.path.join(directory, name)) for name in names[:_SESSION_FILES])), {})
+
+
+def is_logged_in(course: Course) -> bool:
+    """Whether a student is logged in to LearnPack in this course.  Nothing of the session is kept."""
+    return bool(session_of(course))
 
 
 def config_trouble(course: Course) -> str | None:
@@ -51,14 +59,16 @@ def config_trouble(course: Course) -> str | None:
     return None
 
 
-def _is_session(path: str) -> bool:
+def _session_in(path: str) -> dict[str, str]:
     try:
         _, content = read_regular(path, LEARNPACK_LIMIT)
         item = read_as_node(content or b"null", orjson.loads)
     except (OSError, orjson.JSONDecodeError):
-        return False
+        return {}
     payload = item.get("value") if isinstance(item, dict) and item.get("key") == "bc-payload" else None
-    return isinstance(payload, dict) and bool(payload.get("token"))
+    if not isinstance(payload, dict) or not payload.get("token"):
+        return {}
+    return {key: value for key, value in payload.items() if isinstance(value, str)} | {"token": str(payload["token"])}
 
 
 def parse_learnpack_file(course: Course, relative_path: str, content: bytes, at: int) -> Observation | None:

@@ -9,8 +9,9 @@ own part alone is.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -49,8 +50,15 @@ def plan(journal: Journal, course: Course, at: int, limit: int = LIMIT) -> Plan:
     return Plan(top, steps, texts_from, omitted)
 
 
-def chunks(journal: Journal, plan: Plan) -> Iterator[bytes]:
-    """The document, in pieces of one attempt or less.  The journal must not change between `plan` and the end."""
+#: What becomes of an element of a step's list: given the step's index, the list's name and the element.
+Change = Callable[[int, str, dict[str, Any]], dict[str, Any] | None]
+
+
+def chunks(journal: Journal, plan: Plan, change: Change | None = None) -> Iterator[bytes]:
+    """The document, in pieces of one attempt or less.  The journal must not change between `plan` and the end.
+
+    `change` makes of each element what stands in the document; None: it does not.
+    """
     yield plan.head[:-1] + b',"steps":['
     for index, (slug, document) in enumerate(plan.steps):
         yield (b"," if index else b"") + document[:-1]
@@ -59,15 +67,18 @@ def chunks(journal: Journal, plan: Plan) -> Iterator[bytes]:
                 elements = _runs(journal, slug, kind, plan.texts_from)
             else:
                 elements = (body for _, body in rows(journal, kind, slug))
-            yield from _list(name, elements, always=kind != "quiz_submission")
+            changed = elements if change is None else map(partial(change, index, name), elements)
+            yield from _list(name, changed, always=kind != "quiz_submission")
         yield b"}"
     yield b"]}"
 
 
-def _list(name: str, elements: Iterator[dict[str, Any]], *, always: bool) -> Iterator[bytes]:
+def _list(name: str, elements: Iterator[dict[str, Any] | None], *, always: bool) -> Iterator[bytes]:
     opening = b',"%s":[' % name.encode()
     separator = opening
     for element in elements:
+        if element is None:
+            continue
         yield separator + dumped(element)
         separator = b","
     if separator is not opening:

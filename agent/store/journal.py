@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -360,6 +360,19 @@ class Journal:
             if len(rows) < _PAGE:
                 return
             after = rows[-1][0]
+
+    def has_any(self, after: int, names: Collection[str]) -> bool:
+        """Whether a record behind this number has an event of one of these names."""
+        query = f"SELECT 1 FROM records WHERE number>? AND event IN ({','.join('?' * len(names))}) LIMIT 1"
+        with _translated(self.path):
+            return self.connection.execute(query, (after, *names)).fetchone() is not None
+
+    def waiting(self, after: int, names: Collection[str]) -> tuple[int, int | None]:
+        """How many records behind this number have an event of one of these names, and the time (ms) of the first."""
+        query = f"SELECT count(*), min(at) FROM records WHERE number>? AND event IN ({','.join('?' * len(names))})"
+        with _translated(self.path):
+            count, at = self.connection.execute(query, (after, *names)).fetchone()
+        return count, at
 
     def record(self, number: int) -> Record | None:
         """One record, None where there is no such number."""

@@ -17,7 +17,7 @@ import pytest
 
 from agent.config import course_key
 from agent.store.journal import Journal, JournalError
-from agent.views import PublicLines
+from agent.store.lines import Lines
 
 from .score import CLOCK_MS
 from .toolbox import REPOSITORY
@@ -124,7 +124,7 @@ class Agent:
     def events(self) -> list[Event]:
         """What `export` prints, read as it reads (a process of its own each time would be a quarter of a second)."""
         with self.journal() as journal:
-            lines = PublicLines(journal)
+            lines = Lines(journal)
             return [json.loads(lines.line(record)) for record in journal.records()]
 
     def wait_for(self, condition: Callable[[list[Event]], bool], seconds: float = PATIENCE_SECONDS) -> list[Event]:

@@ -1,0 +1,297 @@
+"""What a sink still has to get, the next body of it, and what becomes of that when the answer is there.
+
+A feed lives for one turn of a sink's thread: it reads the journal from the sink's cursor and moves the cursor behind
+an answer.  `Records` offers records one by one or some together; where a server rejects some together, it halves them
+until the one is alone that the server does not take, and parks that one.  `Document` offers the whole document, when
+one of the sink's events has happened.
+
+Threads and waiting are `agent.courier`'s, what a body looks like each sink's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, Protocol, cast
+
+import orjson
+
+from .core.bodies import Body, Sendable, Whose
+from .core.course import Course
+from .core.delivery import Outcome, Sent
+from .core.learnpack_forms import OUTPUTS
+from .core.privacy import Privacy
+from .core.receiver import Summary, reduced, rehearse, summary
+from .destinations import Planned, Sink
+from .sensors.clock import now_ms
+from .store.fold import chunks, plan
+from .store.journal import Journal, Record
+from .store.lines import Lines, telemetry_id
+from .store.outbox import Outbox, Parked
+
+#: So much of programs and outputs goes into one body, unless a single record has more.
+BODY_BYTES = 512 << 10
+#: A document in memory up to this size; a longer one lies in a file.
+_SPOOL_BYTES = 1 << 20
+#: Where a server says that a document is too large, the oldest outputs are left out, down to this size.
+_SMALLEST_DOCUMENT = 32 << 10
+TOO_LARGE = 413
+
+#: Records of pauses: nothing that LearnPack recorded in one is sent.  A fact of the journal: [[from, to], ...] in ms.
+PAUSES = "pauses"
+
+
+class Feed(Protocol):
+    #: Somebody else sent a document to the same place: ours is sent once more.
+    is_overtaken: bool
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether what was offered can't be divided: a rejection is one of a record."""
+        ...
+
+    def is_pending(self, *, final: bool) -> bool:
+        """Whether there is something to offer.  It costs little: nothing is rendered.  `final`: before the end."""
+        ...
+
+    def next_body(self, sink: Sink) -> Body | Sent:
+        """The next body, or why there is none to be sent now."""
+        ...
+
+    def settle(self, sent: Sent) -> None:
+        """What was just offered was taken, or never will be."""
+        ...
+
+    def skip(self) -> None:
+        """What was just offered is not to be offered again in this life (a preview)."""
+        ...
+
+
+def feed_of(
+    one: Planned, journal: Journal, outbox: Outbox, privacy: Callable[[], Privacy], course: Course, limit: int
+) -> Feed:
+    """`limit` is the document's, in bytes."""
+    if one.kind.is_document:
+        return Document(one, journal, outbox, privacy, course, limit)
+    return Records(one, journal, outbox, privacy, course)
+
+
+def whose(journal: Journal, course: Course) -> Whose:
+    return Whose(telemetry_id(journal), journal.fact("user_id"), course.slug)
+
+
+class Records:
+    """Records in their order, each body once, those that are to be tried again first."""
+
+    def __init__(
+        self, one: Planned, journal: Journal, outbox: Outbox, privacy: Callable[[], Privacy], course: Course
+    ) -> None:
+        self._name, self._kind = one.name, one.kind
+        self._journal, self._outbox = journal, outbox
+        self._privacy, self._course = privacy, course
+        self._lines = Lines(journal)
+        self._again = deque(parked.number for parked in outbox.parked(one.name) if parked.again)
+        self._read_to = outbox.cursor(one.name)
+        self._records: Iterator[Record] = iter(())
+        self._ahead: deque[Record] = deque()
+        self._at_most = self._kind.at_most
+        self._offered: list[Record] = []
+        self.is_overtaken = False
+
+    def is_pending(self, *, final: bool) -> bool:
+        if self._again or self._ahead:
+            return True
+        if self._journal.has_any(self._read_to, self._kind.events):
+            return True
+        if (last := self._journal.last_number) > self._read_to:
+            self._read_to = last
+            self._outbox.acknowledge(self._name, last)  # nothing of it is anything for this sink
+        return False
+
+    def next_body(self, sink: Sink) -> Body | Sent:
+        self._offered = self._next_records()
+        if not self._offered:  # a parked record of which the journal knows nothing any more
+            return Sent(Outcome.DELIVERED, "nothing")
+        privacy = self._privacy()
+        sendables = [self._sendable(record, privacy) for record in self._offered]
+        return sink.body(sendables, whose(self._journal, self._course))
+
+    def _next_records(self) -> list[Record]:
+        if self._again:
+            record = self._journal.record(self._again[0])
+            return [] if record is None else [record]
+        taken: list[Record] = []
+        size = 0
+        while len(taken) < self._at_most and size < BODY_BYTES:
+            if len(taken) == len(self._ahead) and not self._read_ahead():
+                break
+            record = self._ahead[len(taken)]
+            taken.append(record)
+            size += _size(record)
+        return taken
+
+    def _read_ahead(self) -> bool:
+        for _ in range(2):
+            for record in self._records:
+                self._read_to = record.number
+                if record.event.name in self._kind.events:
+                    self._ahead.append(record)
+                    return True
+            self._records = self._journal.records(after=self._read_to)  # what came since
+        return False
+
+    def _sendable(self, record: Record, privacy: Privacy) -> Sendable:
+        event = record.event
+        if not self._kind.as_attempt:
+            return Sendable(record.number, record.id, privacy.line(self._lines.public(record)))
+        step = getattr(event, "step", None)
+        content = {
+            "slug": step.slug if step else None,
+            "step_position": step.position if step else None,
+            "event": event.name,
+            "data": privacy.attempt(self._lines.data(record)),
+        }
+        return Sendable(record.number, record.id, content)
+
+    def settle(self, sent: Sent) -> None:
+        if self._again:
+            number = self._again.popleft()
+            if sent.outcome is Outcome.DELIVERED:
+                self._outbox.unpark(self._name, number)
+            else:
+                self._outbox.park(self._name, Parked(number, now_ms(), sent.words))
+            return
+        if sent.outcome is Outcome.DELIVERED:
+            self._pass(len(self._offered))
+        elif len(self._offered) > 1:
+            self._at_most = len(self._offered) // 2
+        else:
+            self._pass(1, Parked(self._offered[0].number, now_ms(), sent.words))
+            self._at_most = self._kind.at_most
+
+    def _pass(self, count: int, parked: Parked | None = None) -> None:
+        last = self._offered[-1].number
+        for _ in range(count):
+            self._ahead.popleft()
+        self._outbox.acknowledge(self._name, last, parked)
+
+    def skip(self) -> None:
+        if self._again:
+            self._again.popleft()
+            return
+        for _ in self._offered:
+            self._ahead.popleft()
+
+    @property
+    def is_alone(self) -> bool:
+        return len(self._offered) <= 1
+
+
+def _size(record: Record) -> int:
+    """About the bytes of its texts."""
+    run = getattr(record.event, "run", None)
+    return 1_000 if run is None else 1_000 + sum(len(getattr(run, name) or "") for name in OUTPUTS)
+
+
+class Document:
+    """The document as it is when it is sent: the newest stands for all before it."""
+
+    def __init__(
+        self,
+        one: Planned,
+        journal: Journal,
+        outbox: Outbox,
+        privacy: Callable[[], Privacy],
+        course: Course,
+        limit: int,
+    ) -> None:
+        self._name, self._kind = one.name, one.kind
+        self._journal, self._outbox = journal, outbox
+        self._privacy, self._course = privacy, course
+        self._limit = min(limit, outbox.notes(one.name).get("document_limit") or limit)
+        self._last = 0
+        self._size = 0
+        self._summary: Summary = {}
+        self._errors: tuple[str, ...] = ()
+        self._is_shown = False
+        self.is_overtaken = False
+
+    @property
+    def is_alone(self) -> bool:
+        return True
+
+    def is_pending(self, *, final: bool) -> bool:
+        if self._is_shown:
+            return False
+        cursor = self._outbox.cursor(self._name)
+        if any(parked.again for parked in self._outbox.parked(self._name)):
+            return True
+        last = self._journal.last_number
+        if self.is_overtaken and last:
+            return True
+        if final:
+            return last > cursor
+        return self._journal.has_any(cursor, self._kind.events)
+
+    def next_body(self, sink: Sink) -> Body | Sent:
+        import tempfile
+
+        spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+b")  # noqa: SIM115  the body's, which closes it
+        thin = self._write(spool)
+        self._summary = summary(thin)
+        lost = reduced(self._outbox.notes(self._name).get("sent") or {}, self._summary)
+        if lost:
+            spool.close()
+            words = f"the document holds less than what was sent last ({lost[0]}{', …' if lost[1:] else ''}): not sent"
+            return Sent(Outcome.WAIT, words)
+        self._errors = rehearse(thin).errors
+        self._size = spool.tell()
+        spool.seek(0)
+        from .sinks.learnpack import document_body
+
+        return document_body(cast("BinaryIO", spool), f"{self._journal.id}-document-{self._last}")
+
+    def _write(self, spool: Any) -> Mapping[str, Any]:
+        """Writes the document and returns it without its texts: all that the receiver's rules look at."""
+        privacy = self._privacy()
+        pauses = self._journal.fact(PAUSES) or []
+        with self._journal.snapshot():
+            self._last = self._journal.last_number
+            planned = plan(self._journal, self._course, now_ms(), self._limit)
+            thin: dict[str, Any] = privacy.plain(orjson.loads(planned.head))
+            thin["steps"] = [orjson.loads(head) for _, head in planned.steps]
+
+            def changed(index: int, name: str, element: dict[str, Any]) -> dict[str, Any] | None:
+                if "event_id" not in element and _is_in(pauses, element.get("started_at")):
+                    return None
+                kept = {key: value for key, value in element.items() if key not in OUTPUTS}
+                thin["steps"][index].setdefault(name, []).append(kept)
+                return privacy.attempt(element)
+
+            head = orjson.dumps({key: value for key, value in thin.items() if key != "steps"})
+            clean = type(planned)(head, planned.steps, planned.texts_from, planned.omitted)
+            for piece in chunks(self._journal, clean, changed):
+                spool.write(piece)
+        return thin
+
+    def settle(self, sent: Sent) -> None:
+        if sent.outcome is Outcome.REJECTED:
+            if sent.status == TOO_LARGE and self._size > _SMALLEST_DOCUMENT:
+                self._limit = self._size // 2
+                self._outbox.note(self._name, document_limit=self._limit)
+                return  # once more, smaller
+            self._outbox.acknowledge(self._name, self._last, Parked(self._last, now_ms(), sent.words))
+        else:
+            self._outbox.note(self._name, sent=self._summary, receiver=list(self._errors) or None)
+            self._outbox.acknowledge(self._name, self._last)
+        for parked in self._outbox.parked(self._name):
+            if parked.number < self._last or sent.outcome is Outcome.DELIVERED:
+                self._outbox.unpark(self._name, parked.number)  # this document holds it
+        self.is_overtaken = False
+
+    def skip(self) -> None:
+        self._is_shown = True
+
+
+def _is_in(pauses: list[list[int]], at: object) -> bool:
+    return isinstance(at, int) and any(start <= at < end for start, end in pauses)

@@ -1,0 +1,125 @@
+"""Holds the course's lock and has an agent for it while something may be recorded.
+
+Nothing is recorded in a pause, before the student's consent where that is asked for, and while records are erased
+(`forget`).  Then no sensor runs, nothing is sent, and the process waits for what is said next (`store/control.py`),
+which SIGUSR1 announces.  Watching is `agent.service`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+from dataclasses import replace
+
+from .config import Config, course_state_dir
+from .core.course import Course
+from .forgetting import forget
+from .hosting.notify import notify
+from .sensors.clock import now_ms
+from .sensors.course import CourseError, read_course
+from .service import Agent
+from .store.control import Control, read_control
+from .store.lock import Lock
+
+log = logging.getLogger("learnpack-agent")
+
+
+def run(root: str, config: Config, record: str | None = None) -> None:
+    """Watch the course in `root` until SIGTERM or SIGINT.  Blocks.
+
+    Raises CourseError (no such course), AlreadyRunning, JournalError, OSError (state directory).
+    """
+    course = read_course(root)
+    directory = course_state_dir(config, course.root)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    host = Host(course, config, directory, record)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: host.stop())
+    signal.signal(signal.SIGUSR1, lambda *_: host.look())
+    host.run()
+
+
+class Host:
+    """`stop` and `look` may be called from signal handlers."""
+
+    def __init__(self, course: Course, config: Config, directory: str, record: str | None) -> None:
+        self._course = course
+        self._config = config
+        self._directory = directory
+        self._record = record
+        self._lock = Lock.acquire(directory)
+        self._agent: Agent | None = None
+        self._calls: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._is_stopping = False
+        self._handled = Control()
+        self._said: str | None = None  # why nothing is recorded
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self._calls.put(None)
+        if self._agent is not None:
+            self._agent.stop()
+
+    def look(self) -> None:
+        """Something was said to the agent (`control.json`)."""
+        self._calls.put(None)
+        if self._agent is not None:
+            self._agent.look()
+
+    def run(self) -> None:
+        try:
+            self._handled = self._control()
+            while not self._is_stopping:
+                control = self._control()
+                if control.forget_at > self._handled.forget_at:
+                    forget(self._course, self._directory, control.forget_at)
+                self._handled = control
+                why = control.why_silent(now_ms(), needs_consent=self._config.consent)
+                if why is None:
+                    self._watch(control)
+                else:
+                    self._wait(control, why)
+        finally:
+            self._lock.release()
+
+    def _watch(self, control: Control) -> None:
+        """Until the agent is stopped, or something was said that ends its work."""
+        self._said = None
+        self._agent = Agent(self._course, self._config, self._directory, self._record, self._lock, control.silence)
+        self._record = None  # one file holds one life of the agent
+        try:
+            if not self._is_stopping:
+                self._agent.run(self._is_over)
+        finally:
+            self._lock, self._agent = self._agent.lock, None
+        with contextlib.suppress(CourseError):  # the next agent sees it come back
+            self._course = read_course(self._course.root)
+
+    def _is_over(self, agent: Agent) -> bool:
+        """Asked by the agent when something was said: whether its work is at an end."""
+        control = self._control()
+        if control.send_at > self._handled.send_at:
+            agent.send_now()
+        is_over = control.forget_at > self._handled.forget_at
+        self._handled = replace(control, forget_at=self._handled.forget_at)
+        return is_over or control.why_silent(now_ms(), needs_consent=self._config.consent) is not None
+
+    def _wait(self, control: Control, why: str) -> None:
+        if why != self._said:
+            log.info("nothing is recorded: %s", why)
+            notify(READY="1", STATUS=f"nothing is recorded: {why}")
+        self._said = why
+        until = control.silent_until if control.consent is not False else None
+        with contextlib.suppress(queue.Empty):
+            self._calls.get(timeout=max(0.0, (until - now_ms()) / 1000) if until else None)
+
+    def _control(self) -> Control:
+        try:
+            return read_control(self._directory)
+        except (OSError, ValueError) as error:
+            log.error("what was said to the agent can't be read: %s", error)
+            return replace(self._handled, consent=False)  # it may have been "no"
