@@ -79,6 +79,14 @@ class Courier:
             if line.one.by_course and line.one.kind.is_document and is_logged_in(self._course):
                 line.wake(overtaken=True)
 
+    def is_behind(self, journal: str, number: int) -> bool:
+        """Whether a sink has not got all records of this journal up to this one."""
+        try:
+            with Outbox(self._directory, journal, read_only=True) as outbox:
+                return any(outbox.cursor(name) < number for name in self._lines)
+        except OutboxError:
+            return bool(self._lines)
+
     def begin_finish(self, *, send: bool) -> None:
         """A last try of everything begins; not `send`: everything stays where it is."""
         self._end_at = time.monotonic() + (self._config.send.final_milliseconds / 1000 if send else 0.0)

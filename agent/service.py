@@ -84,6 +84,7 @@ class Agent:
     ) -> None:
         """`lock` is the course's, held.  `silence`: from when to when nothing was to be recorded last."""
         self._course = course
+        self._config = config
         self._directory = directory
         self.lock = lock
         self._stopping = self._is_silenced = False
@@ -381,7 +382,22 @@ class Agent:
             events.append(Gap(now, since, words, (Evidence(0, now, "the journal took nothing"),)))
         self._journal.append(events, state)
         self._waiting, self._dropped = [], None
+        self._bound_journal()
         self._courier.wake()
+
+    def _bound_journal(self) -> None:
+        """The journal stays below the admin's limit: the oldest programs and outputs go, sent or not."""
+        limit = self._config.journal_max_mb << 20
+        if not limit or (size := self._journal.size) <= limit:
+            return
+        # A tenth more than is needed, so that it is done seldom.
+        count, last = self._journal.drop_texts(size - limit + limit // 10)
+        if count:
+            unsent = ", some before every sink had got them" if self._courier.is_behind(self._journal.id, last) else ""
+            words = f"the oldest programs and outputs were dropped, of {count} runs{unsent}"
+            self._gap(words, f"the journal had reached journal_max_mb ({limit >> 20} MB)")
+            self._journal.append(self._waiting, None)
+            self._waiting = []
 
     def _replace_journal(self) -> None:
         """Another journal instead of the one that is lost."""

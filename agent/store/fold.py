@@ -111,18 +111,20 @@ def _runs(journal: Journal, slug: str, kind: str, texts_from: int) -> Iterator[d
 
 
 def _texts_from(journal: Journal, room: int) -> tuple[int, int]:
-    """The number of the first record whose texts have room, and how many records before it have texts."""
+    """The number of the first record whose texts have room, and how many records before it have texts, or had."""
     execute = journal.connection.execute
     count = execute("SELECT count(*) FROM records WHERE started_at IS NOT NULL").fetchone()[0]
     query = "SELECT coalesce(sum(length(body)), 0) FROM adopted WHERE kind NOT IN ('step', 'session', 'document')"
     room -= count * _BARE_ATTEMPT + execute(query).fetchone()[0]
-    newest = execute("SELECT number, outputs_size FROM records WHERE outputs_size > 0 ORDER BY number DESC")
-    for number, size in newest:
+    without = journal.dropped_to
+    newest = "SELECT number, outputs_size FROM records WHERE outputs_size > 0 AND number > ? ORDER BY number DESC"
+    for number, size in execute(newest, (without,)):
         room -= size
         if room < 0:
-            query = "SELECT count(*) FROM records WHERE outputs_size > 0 AND number <= ?"
-            return number + 1, execute(query, (number,)).fetchone()[0]
-    return 0, 0
+            without = number
+            break
+    query = "SELECT count(*) FROM records WHERE outputs_size > 0 AND number <= ?"
+    return (without + 1, execute(query, (without,)).fetchone()[0]) if without else (0, 0)
 
 
 def _document_facts(journal: Journal, at: int, sessions: Sequence[Session]) -> DocumentFacts:

@@ -78,6 +78,8 @@ UPDATE facts SET value = CAST(json_remove(CAST(value AS TEXT), '$.queue_length',
 """,
 }
 
+_DROPPED_TO = "texts_dropped_to"
+
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PAGE = 32
 
@@ -298,6 +300,38 @@ class Journal:
         ).lastrowid
         assert number is not None
         return Record(number, f"{self.id}-{number}", event)
+
+    @property
+    def size(self) -> int:
+        """Bytes in use in the file: what was deleted is used again before the file grows."""
+        with _translated(self.path):
+            pages, free, page = (
+                self.connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+        return int(pages - free) * int(page)
+
+    @property
+    def dropped_to(self) -> int:
+        """Records up to this number have no texts any more, see `drop_texts`."""
+        return int(self.fact(_DROPPED_TO) or 0)
+
+    def drop_texts(self, at_least: int) -> tuple[int, int]:
+        """Drops the texts (programs, outputs) of the oldest runs, of at least so many bytes if there are so many.
+
+        Returns of how many runs, and the last one's number.  The runs themselves stay.
+        """
+        query = "SELECT number, length(texts) FROM records WHERE texts IS NOT NULL ORDER BY number"
+        count = last = freed = 0
+        with self.transaction():
+            for number, size in self.connection.execute(query):
+                count, last, freed = count + 1, number, freed + size
+                if freed >= at_least:
+                    break
+            self.connection.execute("UPDATE records SET texts=NULL WHERE texts IS NOT NULL AND number<=?", (last,))
+            if count:
+                self._put(_DROPPED_TO, dumped(last))
+        return count, last
 
     def save_state(self, state: bytes) -> None:
         """Replaces the inference's state.  It survives the death of the process; `append` also syncs it."""

@@ -24,6 +24,7 @@ class Lines:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._dropped_to = journal.dropped_to
         self._same: dict[tuple[str, str], tuple[int, dict[int, int]]] = {}
 
     def line(self, record: Record) -> bytes:
@@ -31,15 +32,16 @@ class Lines:
         return dumped(self.public(record))
 
     def public(self, record: Record) -> dict[str, Any]:
-        """The same as `core.export.public` makes it."""
-        return public(record.number, record.id, record.event, self._learnpacks(record))
+        """The same as `core.export.public` makes it; `omitted` where the journal dropped the texts of a run."""
+        line = public(record.number, record.id, record.event, self._learnpacks(record))
+        return line | {"omitted": True} if self._is_omitted(record) else line
 
     def data(self, record: Record) -> dict[str, Any]:
         """The record as an element of a step's list in LearnPack's document; {} for what is in none."""
         event = record.event
         match event:
             case Compile() | Test():
-                return attempt(event.run, record.id, self._learnpacks(record), omitted=False)
+                return attempt(event.run, record.id, self._learnpacks(record), omitted=self._is_omitted(record))
             case AiInteraction():
                 said = event.interaction
                 return {
@@ -52,6 +54,9 @@ class Lines:
                 }
             case _:
                 return {}
+
+    def _is_omitted(self, record: Record) -> bool:
+        return isinstance(record.event, (Compile, Test)) and record.number <= self._dropped_to
 
     def _learnpacks(self, record: Record) -> dict[str, Any] | None:
         event = record.event
