@@ -6,13 +6,13 @@ import configparser
 import re
 import shlex
 import tomllib
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
 from agent import cli
-from agent.config import Config
+from agent.config import Config, Credential, Send, SinkConfig, load_config
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
@@ -61,11 +61,32 @@ def test_every_extra_that_a_command_installs_exists() -> None:
 
 
 def test_the_table_of_settings_is_the_configuration() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", README[README.index("`config.toml`") :], re.MULTILINE)
-    table = dict(rows[: len(fields(Config))])
-    assert list(table) == [field.name for field in fields(Config)]
-    told = {key: tomllib.loads(f"it = {text.strip('`')}")["it"] for key, text in table.items() if key != "state_dir"}
-    assert told == {field.name: field.default for field in fields(Config) if field.name != "state_dir"}
+    tables = {"send", "sinks", "credentials"}
+    settings = {field.name: field.default for field in fields(Config) if field.name not in tables}
+    assert defaults_told("`config.toml`", len(settings)) == {**settings, "state_dir": None}
+    assert defaults_told("`[send]`", len(fields(Send))) == asdict(Send())
+
+
+def defaults_told(above: str, count: int) -> dict[str, object]:
+    """The first table below these words: key → default, None where that is told in words."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", README[README.index(above) :], re.MULTILINE)[:count]
+    told = {key: tomllib.loads(f"it = {text.strip('`')}")["it"] if "`" in text else None for key, text in rows}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+
+
+def test_the_readme_names_every_key_of_the_other_tables() -> None:
+    told = README[README.index("`[[sink]]`: ") :].split("\n\n")[0]
+    assert re.findall(r"`(\w+)`", told.split("`[credentials")[0]) == [field.name for field in fields(SinkConfig)]
+    keys = [field.name for field in fields(Credential)]
+    assert [key for key in keys if f"`{key}`" not in told.split("`[credentials")[1]] == []
+
+
+def test_the_example_of_a_configuration_is_one(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)\n```", README, re.DOTALL)
+    (tmp_path / "config.toml").write_text(example)
+    config = load_config(file=str(tmp_path / "config.toml"), environment={}, arguments={})
+    assert [sink.name for sink in config.sinks] == ["school", "lrs"]
+    assert sorted(config.credentials) == ["breathecode.herokuapp.com", "lrs.school.example"]
 
 
 def test_every_command_of_the_help_is_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
