@@ -44,23 +44,29 @@ def recorded(arguments: argparse.Namespace) -> tuple[Course, Journal, str]:
 
     What was recorded can be read whatever became of the course: a broken learn.json, a deleted directory.
     """
-    from .core.course import Course
-    from .sensors.course import CourseError, find_course, read_course
     from .store.journal import Journal, JournalError
 
-    root = os.path.realpath(arguments.course)
-    try:
-        root = os.path.realpath(find_course(arguments.course))
-        course = read_course(root)
-    except CourseError as error:
-        if not os.path.isdir(course_state_dir(config_of(arguments), root)):
-            raise Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
-        course = Course(root, os.path.basename(root))
+    course = known_course(arguments)
     directory = course_state_dir(config_of(arguments), course.root)
     try:
         return course, Journal.open(directory, create=False, read_only=True), directory
     except JournalError as error:
         raise Failed(UNAVAILABLE, str(error)) from None
+
+
+def known_course(arguments: argparse.Namespace) -> Course:
+    """The course, or what is left of one of which something is recorded; 77 or 78 with one line where there is none."""
+    from .core.course import Course
+    from .sensors.course import CourseError, find_course, read_course
+
+    root = os.path.realpath(arguments.course)
+    try:
+        root = os.path.realpath(find_course(arguments.course))
+        return read_course(root)
+    except CourseError as error:
+        if not os.path.isdir(course_state_dir(config_of(arguments), root)):
+            raise Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
+        return Course(root, os.path.basename(root))
 
 
 def print_json(line: bytes) -> None:

@@ -12,7 +12,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .cli_common import (
@@ -25,6 +26,7 @@ from .cli_common import (
     Failed,
     config_of,
     course_of,
+    known_course,
     print_json,
     recorded,
 )
@@ -33,6 +35,7 @@ from .core.course import one_line
 
 if TYPE_CHECKING:
     from .core.course import Course
+    from .store.journal import Journal
 
 #: So long a running agent may take for what it was told.
 PATIENCE_S = 15.0
@@ -87,14 +90,20 @@ def _send(arguments: argparse.Namespace) -> int:
     from .store.lock import AlreadyRunning, Lock, holder
     from .store.outbox import Outbox
 
+    if arguments.sink and not arguments.preview:
+        raise Failed(USAGE, "--sink goes with --preview")
     course, journal, directory = recorded(arguments)
     config = config_of(arguments)
     used = [one for one in planned(config, course) if one.refused is None]
     with journal:
-        if arguments.preview:
-            return _preview(arguments, config, course, journal, directory)
         if not used:
             raise Failed(CONFIGURATION, "no sink is configured, and learn.json names no URL that may be used")
+        names = [one.name for one in used]
+        if arguments.sink and arguments.sink not in names:
+            raise Failed(CONFIGURATION, f"there is no sink {arguments.sink}, only {', '.join(names)}")
+        if arguments.preview:
+            return _preview(arguments, config, course, journal, directory)
+        _refuse_others_agent(course, directory)
         if (why := silence(config, directory)) is not None:
             raise Failed(FAILURE, f"nothing is sent: {why}")
         if arguments.parked:
@@ -137,6 +146,9 @@ def _preview(arguments: argparse.Namespace, config: Config, course: Course, jour
     count = 0
     for shown in previews(config, course, journal, directory, arguments.sink):
         count += 1
+        if shown.withheld:
+            print(one_line(f"{shown.sink.name} to {shown.sink.place}: {shown.withheld}"), file=sys.stderr)
+            continue
         headers = "".join(f"; {name}: {value}" for name, value in shown.headers.items())
         words = f"{shown.sink.name} to {shown.sink.place}: {len(shown.content)} bytes; "
         print(one_line(words + credentials_word(shown.sink, config) + headers), file=sys.stderr)
@@ -176,8 +188,7 @@ def _sinks(arguments: argparse.Namespace) -> int:
             print(one_line(f"{one.name}: {one.config.kind} to {one.place}, named by {by}; {used}"))
         return 0
     code = 0
-    _, journal, _ = recorded(arguments)
-    with journal:
+    with _journal_of(course, config) as journal:
         for one in plans:
             if one.refused:
                 print(one_line(f"{one.name}: not used: {one.refused}"))
@@ -186,6 +197,20 @@ def _sinks(arguments: argparse.Namespace) -> int:
             print(one_line(f"{one.name} ({one.place}): {sent.outcome.value}: {sent.words}"))
             code = code if sent.outcome.value == "delivered" else FAILURE
     return code
+
+
+@contextmanager
+def _journal_of(course: Course, config: Config) -> Iterator[Journal | None]:
+    """The course's journal; None where nothing is recorded yet: a sink can be tested before."""
+    from .store.journal import Journal, JournalError
+
+    try:
+        journal = Journal.open(course_state_dir(config, course.root), create=False, read_only=True)
+    except JournalError:
+        yield None
+        return
+    with journal:
+        yield journal
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -208,9 +233,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(orjson.dumps({**dataclasses.asdict(found), "approves": found.approves}))
         return FAILURE if found.errors else 0
-    print("it answers 200, as to everything")
     if found.errors:
-        print("it stores the document and never looks at it:")
+        print("it does nothing with the document, and answers 200 all the same unless another number stands here:")
         _print_lines(f"  {error}" for error in found.errors)
     _print_lines(f"it counts wrongly: {doubt}" for doubt in found.doubts)
     if not found.errors:
@@ -239,6 +263,7 @@ def _pause(arguments: argparse.Namespace) -> int:
 def _resume(arguments: argparse.Namespace) -> int:
     control = _say(arguments, until=_now())
     if why := control.why_silent(_now() + 1, needs_consent=config_of(arguments).consent):
+        why += " (`learnpack-agent consent yes` changes that)" if control.consent is False else ""
         raise Failed(FAILURE, f"nothing is recorded: {why}")
     print("recording goes on")
     return 0
@@ -253,24 +278,28 @@ def _consent(arguments: argparse.Namespace) -> int:
 
 def _say(arguments: argparse.Namespace, *, until: int, **changes: Any) -> Any:
     """Nothing is recorded until then; in the past: no longer.  Returns what now holds."""
-    from .store.control import change_control, read_control
+    from .store.control import Control, change_control, read_control
 
     config = config_of(arguments)
-    directory = course_state_dir(config, course_of(arguments.course).root)
+    course = course_of(arguments.course)
+    directory = course_state_dir(config, course.root)
+    _refuse_others_agent(course, directory)
     os.makedirs(directory, mode=0o700, exist_ok=True)
     now = _now()
     try:
-        was_silent = read_control(directory).why_silent(now, needs_consent=config.consent) is not None
+        before = read_control(directory)
+        was_silent = before.why_silent(now, needs_consent=config.consent) is not None
     except ValueError:
-        was_silent = True
+        before, was_silent = Control(), True
     is_silent = until == 0 or until > now
     if was_silent or is_silent:
         changes["silent_until"] = until
         if not was_silent:
-            changes["silent_since"] = now
+            # A pause that no agent has noted yet goes on in this one: only the last is known.
+            changes["silent_since"] = now if _is_noted(directory, before.silence) else before.silent_since
     control = change_control(directory, **changes)
-    if _signal(directory) and is_silent:
-        _until(lambda: _stopped_at(directory) >= now or was_silent)
+    if _signal(directory) and is_silent and not was_silent and not _until(lambda: _has_stopped(directory, now)):
+        raise Failed(FAILURE, "the running agent did not stop its work yet; `status` tells when it has")
     return control
 
 
@@ -282,8 +311,9 @@ def _forget(arguments: argparse.Namespace) -> int:
     from .store.control import change_control
     from .store.lock import AlreadyRunning, Lock
 
-    course = course_of(arguments.course)
+    course = known_course(arguments)
     directory = course_state_dir(config_of(arguments), course.root)
+    _refuse_others_agent(course, directory)
     if not os.path.isdir(directory):
         raise Failed(UNAVAILABLE, f"nothing is recorded of {course.root}")
     if (pid := server_of(course)) is not None:
@@ -346,15 +376,41 @@ def silence(config: Config, directory: str) -> str | None:
     return f"{why}, until {_clock(control.silent_until)}" if why == "paused" and control.silent_until else why
 
 
-def _stopped_at(directory: str) -> int:
-    """When the agent in this process ended its work last, as it says."""
+def _refuse_others_agent(course: Course, directory: str) -> None:
+    """What is said in another state directory, the agent that runs does not hear: root's is not the student's."""
+    from .config import course_key
+    from .sensors.processes.servers import agent_of
+    from .store.lock import NAME, holder
+
+    if os.path.isdir(directory) and holder(directory) is not None:
+        return
+    if (pid := agent_of(f"/{course_key(course.root)}/{NAME}")) is not None and pid != os.getpid():
+        words = f"the agent of this course (process {pid}) keeps its records in another directory"
+        raise Failed(ALREADY_RUNNING, f"{words}: name that with --state-dir")
+
+
+def _has_stopped(directory: str, since: int) -> bool:
+    """Whether the agent ended its work since then, as it says, or there is none any more."""
+    from .store.lock import holder
+
+    return holder(directory) is None or int((_fact(directory, "status") or {}).get("stopped_at") or 0) >= since
+
+
+def _is_noted(directory: str, silence: tuple[int, int] | None) -> bool:
+    """Whether an agent knows of this pause."""
+    from .feeds import PAUSES
+
+    return silence is None or list(silence) in (_fact(directory, PAUSES) or [])
+
+
+def _fact(directory: str, name: str) -> Any:
     from .store.journal import Journal, JournalError
 
     try:
         with Journal.open(directory, create=False, read_only=True) as journal:
-            return int((journal.fact("status") or {}).get("stopped_at") or 0)
+            return journal.fact(name)
     except JournalError:
-        return 0
+        return None
 
 
 def _until(condition: Callable[[], bool]) -> bool:
@@ -367,7 +423,7 @@ def _until(condition: Callable[[], bool]) -> bool:
 
 
 def _milliseconds(span: str) -> int:
-    match = re.fullmatch(r"(\d{1,6})([smhd])", span)
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", span)
     if match is None or not int(match[1]):
         raise Failed(USAGE, f"--for {span}: a number and s, m, h or d, as in 90m")
     return int(match[1]) * _UNITS[match[2]] * 1000

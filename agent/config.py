@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .core.course import printable
+from .core.course import one_line, printable
 from .core.urls import problem_of
 
 SYSTEM_FILE = "/etc/learnpack-agent/config.toml"
@@ -24,6 +25,7 @@ PROCESS_SENSORS = ("auto", "connector", "pidfd", "polling")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SINK_KINDS = ("learnpack-streaming", "learnpack-batch", "otlp", "xapi", "jsonl")
 SCHEMES = ("Token", "Bearer", "Basic")
+XAPI_VERSIONS = ("1.0.3", "2.0.0")
 #: A whole number is at least 1 where nothing else stands here.
 AT_LEAST = {"start_spread_seconds": 0, "final_milliseconds": 0, "delay_seconds": 0, "journal_max_mb": 0}
 #: A year; and more than any receiver takes.  Beyond, times would no longer fit into what they are stored in.
@@ -74,7 +76,7 @@ class SinkConfig:
 
     name: str = ""
     kind: str = ""
-    url: str = ""
+    url: str = field(default="", repr=False)  # a path or a query may be as good as a token
     directory: str = ""
     delay_seconds: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -155,7 +157,7 @@ def _default_state_dir(environment: Mapping[str, str]) -> str:
 
 
 def _from_file(path: str, *, required: bool) -> dict[str, Any]:
-    if not required and not os.path.exists(path):
+    if not required and not os.path.exists(path) and not (path == SYSTEM_FILE and _is_hidden(path)):
         return {}
     import tomllib
 
@@ -166,6 +168,19 @@ def _from_file(path: str, *, required: bool) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: it is nested too deeply") from None
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether we may not even see if it is there: the admin's rules are not left out without a word."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 #: The tables of config.toml: each has a reader of its own.
@@ -177,15 +192,29 @@ def _with(config: Config, found: Mapping[str, Any], origin: str) -> Config:
     top = {key: value for key, value in found.items() if key not in _TABLES}
     changes = _checked(Config, top, origin, also=_TABLES)
     if "send" in found:
-        changes["send"] = replace(
-            config.send, **_checked(Send, _table(found["send"], f"{origin}: send"), f"{origin}: send")
-        )
+        changes["send"] = replace(config.send, **_send(found["send"], f"{origin}: send"))
     if "sink" in found:
         sinks = {sink.name: sink for sink in (*config.sinks, *_sinks(found["sink"], origin))}
         changes["sinks"] = tuple(sinks.values())
     if "credentials" in found:
         changes["credentials"] = {**config.credentials, **_credentials(found["credentials"], origin)}
     return replace(config, **changes)
+
+
+def _send(found: object, where: str) -> dict[str, Any]:
+    send = _checked(Send, _table(found, where), where)
+    for pattern in send.get("course_hosts", ()):
+        if "/" in pattern or "@" in pattern or _WITH_PORT.fullmatch(pattern):
+            raise ConfigError(f'{where}: course_hosts are hosts, without scheme, port and path: "*.school.org"')
+    if not os.path.isabs(send.get("ca_file") or "/"):
+        raise ConfigError(f"{where}: ca_file must be an absolute path")
+    scheme, sign, _ = send.get("proxy", "").partition("://")
+    if sign and scheme.lower() not in ("http", "https"):
+        raise ConfigError(f'{where}: proxy must be a URL that begins with http:// or https://, or "none"')
+    return send
+
+
+_WITH_PORT = re.compile(r"[^:]*:[0-9]+")
 
 
 def _sinks(found: object, origin: str) -> list[SinkConfig]:
@@ -211,10 +240,8 @@ def _sinks(found: object, origin: str) -> list[SinkConfig]:
             raise ConfigError(f"{where}: url: {problem}")
         if sink.directory and not os.path.isabs(sink.directory):
             raise ConfigError(f"{where}: directory must be an absolute path")
-        try:
-            int(sink.file_mode, 8)
-        except ValueError:
-            raise ConfigError(f'{where}: file_mode must be an octal number as a text, as in "0640"') from None
+        if not re.fullmatch(r"0?[0-7]{3}", sink.file_mode):
+            raise ConfigError(f'{where}: file_mode must be an octal number as a text, as in "0640"')
         sinks.append(sink)
     return sinks
 
@@ -223,13 +250,25 @@ def _credentials(found: object, origin: str) -> dict[str, Credential]:
     credentials = {}
     for host, table in _table(found, f"{origin}: credentials").items():
         where = f'{origin}: credentials."{host}"'
+        if isinstance(table, dict) and table and all(isinstance(one, dict) for one in table.values()):
+            raise ConfigError(f'{where}: a host\'s name stands in quotes, as in [credentials."{host}.example.org"]')
+        if not _HOST.fullmatch(host):
+            raise ConfigError(f'{where}: it must be a host, with the port that the URL names: "lrs.school.org:8443"')
         one = Credential(**_checked(Credential, _table(table, where), where))
         if (bool(one.token), bool(one.credential), one.learnpack_session).count(True) != 1:
             raise ConfigError(f"{where}: it needs one of token, credential and learnpack_session = true")
-        if "/" in one.credential or one.credential in (".", ".."):
+        if "/" in one.credential or "\0" in one.credential or one.credential in (".", ".."):
             raise ConfigError(f"{where}: credential is the name of a file in $CREDENTIALS_DIRECTORY")
+        if not one.token.isprintable() or not (one.token.isascii() or one.scheme == "Basic"):
+            raise ConfigError(f"{where}: token holds a character that can't be sent: a line end, or none of ASCII")
+        if one.token and one.scheme == "Basic" and ":" not in one.token:
+            raise ConfigError(f"{where}: for the scheme Basic the token is user:password")
         credentials[host.lower()] = one
     return credentials
+
+
+#: As `destinations.host_of` writes it.
+_HOST = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
 
 def _table(found: object, origin: str) -> Mapping[str, Any]:
@@ -238,7 +277,13 @@ def _table(found: object, origin: str) -> Mapping[str, Any]:
     return found
 
 
-_CHOICES = {"process_sensor": PROCESS_SENSORS, "log_level": LOG_LEVELS, "kind": SINK_KINDS, "scheme": SCHEMES}
+_CHOICES = {
+    "process_sensor": PROCESS_SENSORS,
+    "log_level": LOG_LEVELS,
+    "kind": SINK_KINDS,
+    "scheme": SCHEMES,
+    "version": XAPI_VERSIONS,
+}
 _WORDS = {
     int: "a whole number",
     bool: "true or false",
@@ -260,7 +305,7 @@ def _checked(kind: type, found: Mapping[str, object], origin: str, also: tuple[s
 
             meant = difflib.get_close_matches(key, (*known, *also), n=1)
             hint = f" (did you mean {meant[0]}?)" if meant else ""
-            raise ConfigError(f"{origin}: unknown key {key}{hint}")
+            raise ConfigError(f"{origin}: unknown key {one_line(key)}{hint}")
         expected = _TYPES.get(key) or type(known[key])
         checked[key] = _value(value, expected, f"{origin}: {key}")
         if expected is int:

@@ -15,15 +15,16 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import cache
+from typing import Any
 
 from .config import Config
 from .core.course import Course
-from .core.delivery import Circuit, Outcome, Sent
-from .core.privacy import Privacy
+from .core.delivery import ALL_REJECTED, Circuit, Outcome, Sent
 from .destinations import Planned, Sink, opened, planned, privacy_of
-from .feeds import Feed, feed_of
+from .feeds import TOO_LARGE, Feed, feed_of
 from .sensors.clock import now_ms
 from .sensors.learnpack import is_logged_in
 from .store.journal import Journal, JournalError
@@ -44,17 +45,15 @@ class Courier:
         self._course = course
         self._lines: dict[str, Line] = {}
         self._end_at = 0.0
-        self._lay(course)
-        for line in self._lines.values():
-            # What a LearnPack without an agent sent meanwhile is not known.
-            line.wake(spread_s=config.send.start_spread_seconds, overtaken=line.one.by_course and is_logged_in(course))
+        # What a LearnPack without an agent sent meanwhile is not known.
+        self._lay(course, spread_s=config.send.start_spread_seconds, overtaken=is_logged_in(course))
 
     def set_course(self, course: Course) -> None:
         """The course is another one now: it may name other URLs."""
         self._course = course
         self._lay(course)
 
-    def _lay(self, course: Course) -> None:
+    def _lay(self, course: Course, *, spread_s: float = 0.0, overtaken: bool = False) -> None:
         wanted = {one.name: one for one in planned(self._config, course)}
         for name, line in list(self._lines.items()):
             if wanted.get(name) != line.one:
@@ -66,7 +65,7 @@ class Courier:
                 log.warning("%s is not used: %s", name, one.refused)
                 continue
             self._lines[name] = line = Line(one, self._config, self._directory, lambda: self._course)
-            line.wake()
+            line.wake(spread_s=spread_s, overtaken=overtaken and one.by_course and one.kind.is_document)
 
     def wake(self, *, now: bool = False) -> None:
         """Something was journaled.  `now`: everything that waits is tried at once, whatever was answered last."""
@@ -109,12 +108,12 @@ class Line:
         self._course = course
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._circuit = Circuit()
+        self._circuit: Circuit | None = None  # as the last life left it, before the first turn
+        self._said: str | None = None  # why it takes nothing, as it stands in the log
         self._due = 0.0  # when what is new is sent (monotonic, s)
         self._has_news = self._is_now = self._is_overtaken = False
         self._is_empty = True
         self._end_at: float | None = None  # of the last try
-        self._privacy: Privacy | None = None
 
     # --- from the loop ---
 
@@ -157,6 +156,7 @@ class Line:
 
     def _work(self) -> None:
         while self._wait_for_turn():
+            is_last = self._end_at is not None  # else what was journaled just now would not be tried
             try:
                 is_empty = self._turn()
             except (JournalError, OutboxError, OSError) as error:
@@ -169,7 +169,7 @@ class Line:
                 self._learn(Sent(Outcome.RETRY, f"a fault in the agent: {error!r}"))
             with self._changed:
                 self._is_empty = is_empty
-                if self._end_at is not None:
+                if is_last:
                     break
 
     def _wait_for_turn(self) -> bool:
@@ -180,7 +180,7 @@ class Line:
                 if self._is_empty and not self._has_news:
                     self._thread = None  # under the condition: whoever wakes next starts another
                     return False
-                due = self._due if self._is_empty else self._circuit.next_at / 1000
+                due = self._due if self._is_empty else (self._circuit or Circuit()).next_at / 1000
                 left = due - time.monotonic()
                 if self._is_now or left <= 0:
                     self._is_now = self._has_news = False
@@ -192,23 +192,31 @@ class Line:
         with ExitStack() as stack:
             journal = stack.enter_context(Journal.open(self._directory, create=False, read_only=True))
             outbox = stack.enter_context(Outbox(self._directory, journal.id))
-            feed = feed_of(self.one, journal, outbox, self._mine, self._course(), self._config.document_max_mb << 20)
+            if self._circuit is None:
+                self._circuit = _left_by(outbox.notes(self.one.name))
+            course = self._course()
+            # Once a turn: the student may have logged in since the last one, and has a name now.
+            privacy = cache(lambda: privacy_of(self._config, course))
+            feed = feed_of(self.one, journal, outbox, privacy, course, self._config.document_max_mb << 20)
             with self._changed:
                 feed.is_overtaken, self._is_overtaken = self._is_overtaken, False
+            stack.callback(self._keep_overtaken, feed)
             sink: Sink | None = None
             sent: Sent | None = None
             while feed.is_pending(final=self._end_at is not None):
                 if sink is None:
-                    sink = opened(self.one, self._config, self._course())
+                    sink = opened(self.one, self._config, course)
                     stack.callback(sink.close)
                 sent = self._offered(sink, feed)
                 if sent is None or not self._goes_on(sent, feed, outbox):
-                    if feed.is_overtaken:
-                        self._is_overtaken = True
                     return False
             if sent is not None:
                 outbox.note(self.one.name, sent_at=now_ms())
         return True
+
+    def _keep_overtaken(self, feed: Feed) -> None:
+        with self._changed:
+            self._is_overtaken = self._is_overtaken or feed.is_overtaken
 
     def _offered(self, sink: Sink, feed: Feed) -> Sent | None:
         """What the sink said to the next body; None where the time is over."""
@@ -226,42 +234,66 @@ class Line:
 
     def _goes_on(self, sent: Sent, feed: Feed, outbox: Outbox) -> bool:
         """Whether the next body may be offered now."""
-        if sent.outcome is Outcome.REJECTED and not feed.is_alone:
-            feed.settle(sent)
-            return True
-        rejected_everything = self._circuit.waits and self._circuit.rejected > 0
-        self._learn(sent, outbox)
-        if sent.outcome in (Outcome.RETRY, Outcome.WAIT) or self._circuit.waits:
-            return False
-        feed.settle(sent)
-        if sent.outcome is Outcome.DELIVERED and rejected_everything and outbox.send_again(self.one.name):
-            self.wake()  # it was not these records
-        return True
+        circuit = self._circuit or Circuit()
+        match sent.outcome:
+            case Outcome.REJECTED if not feed.is_alone:
+                feed.settle(sent)
+                return True
+            case Outcome.DELIVERED:
+                # First: while it can't be noted (a full disk), the same is sent again, and ever more rarely.
+                feed.settle(sent)
+                self._learn(sent, outbox)
+                if circuit.rejected >= ALL_REJECTED and outbox.send_again(self.one.name):
+                    self.wake()  # it was not these records
+                return True
+            case Outcome.REJECTED:
+                # One that is too large, or was rejected before, says nothing of the others.
+                self._learn(sent, outbox, counts=sent.status != TOO_LARGE and not feed.is_again)
+                if self._circuit is not None and self._circuit.waits:
+                    return False
+                feed.settle(sent)
+                return True
+            case _:
+                self._learn(sent, outbox)
+                return False
 
-    def _learn(self, sent: Sent, outbox: Outbox | None = None) -> None:
-        """What the answer means for the next one; said where it is news, and shown by `status`."""
-        before = self._circuit
+    def _learn(self, sent: Sent, outbox: Outbox | None = None, *, counts: bool = True) -> None:
+        """What the answer means for the next one; said where it is news, and shown by `status`.
+
+        `counts`: whether a rejection is a sign that everything is rejected.
+        """
+        before = self._circuit or Circuit()
         now = int(time.monotonic() * 1000)
         after = before.after(sent.outcome, sent.words, now, random.random(), sent.asked_ms)
+        if not counts:
+            after = Circuit(rejected=before.rejected)
         self._circuit = after
-        if after.why != before.why:
+        if after.why != self._said:
             where = f"{self.one.name} ({self.one.place})"
             if after.why is None:
                 log.info("%s takes records again", where)
             else:
                 log.warning("%s takes nothing now, everything waits: %s", where, after.why)
-        if outbox is not None and (after.why is not None or before.why is not None):
+            self._said = after.why
+        is_noteworthy = after.why or before.why or after.rejected != before.rejected
+        if outbox is not None and is_noteworthy:
             next_at = now_ms() + max(0, after.next_at - now)
             outbox.note(
                 self.one.name,
                 why=after.why,
                 waits=after.waits or None,
                 failures=after.failures or None,
+                rejected=after.rejected or None,
                 failed_at=now_ms() if after.why is not None else None,
                 next_at=next_at if after.why is not None else None,
             )
 
-    def _mine(self) -> Privacy:
-        if self._privacy is None:
-            self._privacy = privacy_of(self._config, self._course())
-        return self._privacy
+
+def _left_by(notes: Mapping[str, Any]) -> Circuit:
+    """How a sink fared in the agent's last life; it is tried at once all the same."""
+    why, rejected = notes.get("why"), notes.get("rejected")
+    return Circuit(
+        waits=bool(notes.get("waits")),
+        why=why if isinstance(why, str) else None,
+        rejected=rejected if isinstance(rejected, int) else 0,
+    )

@@ -11,9 +11,9 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
@@ -178,13 +178,11 @@ def _authorization(credential: Credential, course: Course) -> str | None:
         token = session_of(course).get("token") or ""
     elif credential.credential:
         token = _systemd_credential(credential.credential)
-    if not token.isascii() or not token.isprintable():
-        return None
     if token and credential.scheme == "Basic":
         from base64 import b64encode
 
-        token = b64encode(token.encode()).decode()
-    return f"{credential.scheme} {token}" if token else None
+        token = b64encode(token.encode()).decode()  # a password may have any letter
+    return f"{credential.scheme} {token}" if token and token.isascii() and token.isprintable() else None
 
 
 def _systemd_credential(name: str) -> str:
@@ -192,35 +190,47 @@ def _systemd_credential(name: str) -> str:
     if not directory:
         return ""
     try:
-        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as stream:
+        with open(os.path.join(directory, name), encoding="utf-8") as stream:
             return stream.read(65_536).strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
+
+
+def has_credentials(one: Planned, config: Config, course: Course) -> bool | None:
+    """Whether what is named for its host is there now; None where nothing is named."""
+    credential = config.credentials.get(host_of(one.config.url).lower()) if one.config.url else None
+    return None if credential is None else _authorization(credential, course) is not None
 
 
 def privacy_of(config: Config, course: Course) -> Privacy:
     """What is taken out of this student's records.  Imports the rules for secrets (2 MB)."""
     from .sinks.secrets import mask
 
-    user = pwd.getpwuid(os.getuid()) if _has_account() else None
     session = session_of(course)
-    names = names_of(
-        login=user.pw_name if user else "",
-        full_name=" ".join(
-            (user.pw_gecos.split(",")[0] if user else "", *map(session.get, _SESSION_NAMES, repeat("")))
-        ),
-        host=socket.gethostname(),
-        home=user.pw_dir if user else os.path.expanduser("~"),
-    )
-    return Privacy(config.send.source_code, config.send.output, names, mask)
+    host = socket.gethostname()
+    both = " ".join(filter(None, map(session.get, _FIRST_AND_LAST)))
+    full_names = [both, *filter(None, map(session.get, _SESSION_NAMES))]
+    names: dict[str, str] = {}
+    for user in _accounts(course):
+        login, home = (user.pw_name, user.pw_dir) if user else ("", os.path.expanduser("~"))
+        for full_name in (user.pw_gecos.split(",")[0] if user else "", *full_names):
+            names |= names_of(login, full_name, host, home)
+    longest_first = dict(sorted(names.items(), key=lambda item: -len(item[0])))
+    return Privacy(config.send.source_code, config.send.output, longest_first, mask)
 
 
-_SESSION_NAMES = ("first_name", "last_name", "full_name", "fullname", "name", "username")
+_FIRST_AND_LAST = ("first_name", "last_name")
+_SESSION_NAMES = ("full_name", "fullname", "name", "username")
 
 
-def _has_account() -> bool:
-    try:
-        pwd.getpwuid(os.getuid())
-    except KeyError:  # a container's user without an entry
-        return False
-    return True
+def _accounts(course: Course) -> Iterator[pwd.struct_passwd | None]:
+    """Ours, and the course's owner's: root's `send` and an agent of root's send a student's work.  None: a container's
+    user without an entry."""
+    users = {os.getuid()}
+    with suppress(OSError):
+        users.add(os.stat(course.root).st_uid)
+    for user in users:
+        try:
+            yield pwd.getpwuid(user)
+        except KeyError:
+            yield None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, BinaryIO, Protocol, cast
 
 import orjson
@@ -24,6 +25,7 @@ from .core.privacy import Privacy
 from .core.receiver import Summary, reduced, rehearse, summary
 from .destinations import Planned, Sink
 from .sensors.clock import now_ms
+from .store.adoption import keys_of
 from .store.fold import chunks, plan
 from .store.journal import Journal, Record
 from .store.lines import Lines, telemetry_id
@@ -48,6 +50,11 @@ class Feed(Protocol):
     @property
     def is_alone(self) -> bool:
         """Whether what was offered can't be divided: a rejection is one of a record."""
+        ...
+
+    @property
+    def is_again(self) -> bool:
+        """Whether what was offered was rejected before."""
         ...
 
     def is_pending(self, *, final: bool) -> bool:
@@ -77,7 +84,8 @@ def feed_of(
 
 
 def whose(journal: Journal, course: Course) -> Whose:
-    return Whose(telemetry_id(journal), journal.fact("user_id"), course.slug)
+    user_id = journal.fact("user_id") or keys_of(journal, "document").get("user_id")
+    return Whose(telemetry_id(journal), user_id, course.slug)
 
 
 class Records:
@@ -101,9 +109,10 @@ class Records:
     def is_pending(self, *, final: bool) -> bool:
         if self._again or self._ahead:
             return True
+        last = self._journal.last_number  # asked first: what is journaled at this moment is not passed over
         if self._journal.has_any(self._read_to, self._kind.events):
             return True
-        if (last := self._journal.last_number) > self._read_to:
+        if last > self._read_to:
             self._read_to = last
             self._outbox.acknowledge(self._name, last)  # nothing of it is anything for this sink
         return False
@@ -186,6 +195,10 @@ class Records:
     def is_alone(self) -> bool:
         return len(self._offered) <= 1
 
+    @property
+    def is_again(self) -> bool:
+        return bool(self._again)
+
 
 def _size(record: Record) -> int:
     """About the bytes of its texts."""
@@ -211,6 +224,7 @@ class Document:
         self._limit = min(limit, outbox.notes(one.name).get("document_limit") or limit)
         self._last = 0
         self._size = 0
+        self._refused_size = 0  # of the last one that was too large
         self._summary: Summary = {}
         self._errors: tuple[str, ...] = ()
         self._is_shown = False
@@ -219,6 +233,10 @@ class Document:
     @property
     def is_alone(self) -> bool:
         return True
+
+    @property
+    def is_again(self) -> bool:
+        return False
 
     def is_pending(self, *, final: bool) -> bool:
         if self._is_shown:
@@ -259,7 +277,10 @@ class Document:
             self._last = self._journal.last_number
             planned = plan(self._journal, self._course, now_ms(), self._limit)
             thin: dict[str, Any] = privacy.plain(orjson.loads(planned.head))
-            thin["steps"] = [orjson.loads(head) for _, head in planned.steps]
+            thin["steps"] = [privacy.plain(orjson.loads(head)) for _, head in planned.steps]
+            steps = tuple(
+                (slug, orjson.dumps(step)) for (slug, _), step in zip(planned.steps, thin["steps"], strict=True)
+            )
 
             def changed(index: int, name: str, element: dict[str, Any]) -> dict[str, Any] | None:
                 if "event_id" not in element and _is_in(pauses, element.get("started_at")):
@@ -269,15 +290,16 @@ class Document:
                 return privacy.attempt(element)
 
             head = orjson.dumps({key: value for key, value in thin.items() if key != "steps"})
-            clean = type(planned)(head, planned.steps, planned.texts_from, planned.omitted)
+            clean = replace(planned, head=head, steps=steps)
             for piece in chunks(self._journal, clean, changed):
                 spool.write(piece)
         return thin
 
     def settle(self, sent: Sent) -> None:
         if sent.outcome is Outcome.REJECTED:
-            if sent.status == TOO_LARGE and self._size > _SMALLEST_DOCUMENT:
-                self._limit = self._size // 2
+            is_smaller = not self._refused_size or self._size < self._refused_size
+            if sent.status == TOO_LARGE and self._size > _SMALLEST_DOCUMENT and is_smaller:
+                self._limit, self._refused_size = self._size // 2, self._size
                 self._outbox.note(self._name, document_limit=self._limit)
                 return  # once more, smaller
             self._outbox.acknowledge(self._name, self._last, Parked(self._last, now_ms(), sent.words))

@@ -26,6 +26,9 @@ from .store.lock import Lock
 
 log = logging.getLogger("learnpack-agent")
 
+#: A pause may be longer than a queue can wait (292 years), and while a laptop sleeps its time goes by uncounted.
+_LONGEST_S = 3600.0
+
 
 def run(root: str, config: Config, record: str | None = None) -> None:
     """Watch the course in `root` until SIGTERM or SIGINT.  Blocks.
@@ -35,6 +38,8 @@ def run(root: str, config: Config, record: str | None = None) -> None:
     course = read_course(root)
     directory = course_state_dir(config, course.root)
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    # Whoever sees the lock may send it, and until there is somebody who listens it would end the process.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     host = Host(course, config, directory, record)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -76,7 +81,7 @@ class Host:
             while not self._is_stopping:
                 control = self._control()
                 if control.forget_at > self._handled.forget_at:
-                    forget(self._course, self._directory, control.forget_at)
+                    self._forget(control.forget_at)
                 self._handled = control
                 why = control.why_silent(now_ms(), needs_consent=self._config.consent)
                 if why is None:
@@ -86,6 +91,12 @@ class Host:
         finally:
             self._lock.release()
 
+    def _forget(self, asked_at: int) -> None:
+        try:
+            forget(self._course, self._directory, asked_at)
+        except OSError as error:  # whoever asked for it misses the receipt
+            log.error("not everything was forgotten: %s", error)
+
     def _watch(self, control: Control) -> None:
         """Until the agent is stopped, or something was said that ends its work."""
         self._said = None
@@ -93,6 +104,7 @@ class Host:
         self._record = None  # one file holds one life of the agent
         try:
             if not self._is_stopping:
+                self._agent.look()  # what was said while it was made
                 self._agent.run(self._is_over)
         finally:
             self._lock, self._agent = self._agent.lock, None
@@ -113,9 +125,10 @@ class Host:
             log.info("nothing is recorded: %s", why)
             notify(READY="1", STATUS=f"nothing is recorded: {why}")
         self._said = why
-        until = control.silent_until if control.consent is not False else None
+        left_ms = (control.silent_until or 0) - now_ms()
         with contextlib.suppress(queue.Empty):
-            self._calls.get(timeout=max(0.0, (until - now_ms()) / 1000) if until else None)
+            # A pause that is over, or has no end, ends nothing: somebody has to say something.
+            self._calls.get(timeout=min(left_ms / 1000, _LONGEST_S) if left_ms > 0 else None)
 
     def _control(self) -> Control:
         try:

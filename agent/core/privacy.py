@@ -140,7 +140,7 @@ class Privacy:
     def plain(self, value: Any, _depth: int = 0) -> Any:
         """The same for every text in a JSON-able value; its keys stay, but for those that are never sent."""
         if isinstance(value, str):
-            return self.text(value)
+            return self.text(value).replace("\0", "\ufffd")  # which a database may refuse, and the whole body with it
         if isinstance(value, (list, dict)) and _depth >= _DEEPEST:
             return None
         if isinstance(value, list):

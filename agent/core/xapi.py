@@ -41,6 +41,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "complete_step": (_ADL + "completed", "completed"),
     "reset_step": (_OURS + "verbs/reset", "reset"),
     "ai_interaction": (_ADL + "asked", "asked"),
+    "learnpack_agent_test": (_OURS + "verbs/tested-the-connection", "tested the connection"),
 }
 _PASSED, _FAILED = (_ADL + "passed", "passed"), (_ADL + "failed", "failed")
 

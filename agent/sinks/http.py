@@ -2,16 +2,15 @@
 
 Promised: the token goes to this URL's host and nowhere else (redirects are not followed, no .netrc is read), and not
 without TLS unless the admin says so; TLS is always verified, by the system's certificates, those of `certifi` and the
-admin's own CA; a course's URL reaches no private address (checked at the address that is connected to, so a name that
-changes its mind doesn't help); an answer takes `within_s` at most, from the look-up of the name to the last byte, and
-less than a megabyte of memory, however slow, endless or compressed it is.  No word of an Answer holds the URL's path,
-its query, the token or a proxy's password.
+admin's own CA; a course's URL reaches no private address; an answer takes `within_s` at most, from the look-up of the
+name to the last byte, and 64 KB of memory, however slow, endless or compressed it is.  No word of an Answer holds the
+URL's path, its query, the token or a proxy's password.
 
-The socket is ours (`agent.sinks.way`), what comes back is read by the standard library's HTTPResponse.  So a post of
-2 KB takes 0.2 ms where `requests` takes 1.2, and 10 MB less of memory; every wait is given what is left of its time.
+HTTP, TLS and proxies are urllib3's (what `requests` stands on: a post of 2 KB takes half the time without it).  Ours
+are the sockets (`addresses`), the trust, the time (`_Guard`), and what is made of what comes back.
 
-Known to be weak: secrets in other headers than Authorization go without TLS too, if the admin's URL is http.  A large
-body that a server has refused half-way is sent on until the server hangs up or stops reading.
+Known to be weak: behind a proxy the proxy resolves the name, so there a private address is refused only where the name
+leads to one on this machine too.
 """
 
 from __future__ import annotations
@@ -20,46 +19,39 @@ import os
 import re
 import socket
 import ssl
+import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
-from typing import BinaryIO, cast
+from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
+from time import monotonic
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
+from weakref import WeakValueDictionary
+
+import certifi
+from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, ProxyError
 
 from .. import __version__
 from ..core.delivery import Outcome, outcome_of
 from ..core.urls import problem_of
-from .way import (
-    HEAD_BYTES,
-    READ_S,
-    Deadline,
-    Incoming,
-    NoAnswerError,
-    Resolve,
-    as_ascii,
-    is_loopback,
-    proxy_for,
-    reached,
-    reached_proxy,
-    refuse_private,
-    secured,
-    trust,
-    tunnel,
-    words_of,
-)
+from .addresses import PrivateAddressError, Resolve, connected, is_loopback, refuse_private
 
+CONNECT_S, READ_S = 10.0, 30.0
+#: Behind a proxy the look-up here only serves the refusal of private addresses.
+_PROXIED_LOOKUP_S = 3.0
 #: All of an answer, from the name's look-up to the last byte that is read.
 LONGEST_S = 60.0
 #: So much of an answer is looked at.
 ANSWER_BYTES = 64 << 10
-#: So much is read for it: an answer in chunks of one byte is six times as long.
-_READ_BYTES = 8 * ANSWER_BYTES
-#: A body goes in blocks of this size, so that a file is never held whole.
-_BLOCK = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -100,15 +92,20 @@ class Answer:
     asked_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Connection:
-    """`request` is the first line, `lines` are the headers of each post by their names in lower case.  `withholds`: no
-    credentials may be sent over it."""
+class NoWayError(Exception):
+    """Nothing can be sent there before somebody changes something; its text is what."""
 
-    socket: socket.socket
-    request: bytes
-    lines: dict[str, bytes]
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Way:
+    """How the server is reached: through `pools`, at `url`, with `headers` at each post.  `withholds`: no credentials
+    may go that way.  `asks_first`: host and port whose address is looked up because a proxy would not care."""
+
+    pools: PoolManager
+    url: str
+    headers: Mapping[str, str]
     withholds: bool
+    asks_first: tuple[str, int] | None
 
 
 class Server:
@@ -118,7 +115,8 @@ class Server:
         """Nothing is connected, read or looked up before the first `post`."""
         self.destination = destination
         self._resolve = resolve
-        self._connection: _Connection | None = None
+        self._way: _Way | None = None
+        self._guard = _Guard()
 
     def post(self, body: bytes | BinaryIO, headers: Mapping[str, str], within_s: float = LONGEST_S) -> Answer:
         """Send it and read the answer.  Raises nothing.
@@ -127,124 +125,185 @@ class Server:
         destination's and replace those of the same name; what belongs to the connection (Host, Content-Length, …) is
         ours alone.
         """
-        until = Deadline(within_s)
+        until = monotonic() + within_s
+        self._guard.begin(until)
         try:
-            return self._post(body, headers, until)
-        except NoAnswerError as error:
+            return self._post(body, headers, within_s, until)
+        except NoWayError as error:
             self.close()
-            return Answer(error.status, str(error), error.outcome)
-        except (HTTPException, OSError, EOFError, ValueError) as error:
+            return Answer(None, str(error), Outcome.WAIT)
+        except PrivateAddressError as error:
             self.close()
-            words = f"no whole answer within {within_s:g} s" if until.is_over() else words_of(error)
-            return Answer(None, words, Outcome.RETRY)
+            return Answer(None, str(error), Outcome.RETRY)
+        except (HTTPError, HTTPException, OSError, EOFError) as error:
+            self.close()
+            if monotonic() >= until:
+                return Answer(None, f"no whole answer within {within_s:g} s", Outcome.RETRY)
+            return _no_answer(error)
+        finally:
+            self._guard.end()
 
     def close(self) -> None:
         """Let go of the connection; the next `post` makes another."""
-        if self._connection is not None:
-            self._connection.socket.close()
-            self._connection = None
+        self._guard.close()
+        if self._way is not None:
+            self._way.pools.clear()
+            self._way = None
 
-    def _post(self, body: bytes | BinaryIO, headers: Mapping[str, str], until: Deadline) -> Answer:
-        if self._connection is not None and not _is_silent(self._connection.socket):
-            self.close()
-        if self._connection is None:
-            self._connection = self._connect(until)
-        connection = self._connection
-        lines = {**connection.lines, **_lines(headers, connection.withholds)}
-        length = len(body) if isinstance(body, bytes) else body.seek(0, os.SEEK_END)
-        head = b"%s%sContent-Length: %d\r\n\r\n" % (connection.request, b"".join(lines.values()), length)
-        broken: OSError | None = None
+    def _post(self, body: bytes | BinaryIO, headers: Mapping[str, str], within_s: float, until: float) -> Answer:
+        if self._way is None:
+            self._way = self._found()
+        way = self._way
+        if way.asks_first is not None:
+            refuse_private(self._resolve, *way.asks_first, min(within_s, _PROXIED_LOOKUP_S))
+        sent = {**way.headers, **_own(headers)}
+        if not isinstance(body, bytes):
+            sent["Content-Length"] = str(body.seek(0, os.SEEK_END))
+            body.seek(0)
+        response = way.pools.urlopen(
+            "POST",
+            way.url,
+            body=body,
+            headers=sent,
+            timeout=Timeout(connect=min(CONNECT_S, within_s), read=min(READ_S, within_s)),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+        )
         try:
-            _send(connection.socket, head, body, length, until)
-        except OSError as error:  # it may have answered before it had read everything (413), and hung up
-            broken = error
-        try:
-            response, answer, is_whole = _read_answer(connection.socket, until)
-        except (HTTPException, OSError, EOFError):
-            if broken is not None:
-                raise broken from None
-            raise
-        if broken is not None or not is_whole:
-            self.close()
-        return _judged(response, answer, connection.withholds)
+            answer = response.read(ANSWER_BYTES, decode_content=False)
+            if monotonic() >= until:  # what comes after a socket was shut down is still read (Linux)
+                raise TimeoutError
+            if response.length_remaining and len(answer) < ANSWER_BYTES:
+                raise EOFError
+            return _judged(response, answer, way.withholds)
+        finally:
+            if not response.closed:
+                response.close()
+            response.release_conn()
+            if response.status < 200:  # another answer comes, which is not the next post's
+                way.pools.clear()
 
-    def _connect(self, until: Deadline) -> _Connection:
-        """Raises NoAnswerError where somebody must change something, OSError and the like where it fails."""
-        destination, resolve = self.destination, self._resolve
-        problem = problem_of(destination.url)
-        if problem is not None:
-            raise NoAnswerError(problem, Outcome.WAIT)
+    def _found(self) -> _Way:
+        """Raises NoWayError."""
+        destination = self.destination
+        if (problem := problem_of(destination.url)) is not None:
+            raise NoWayError(problem)
         parts = urlsplit(destination.url)
-        host = as_ascii(parts.hostname or "")
-        is_secure = parts.scheme == "https"
-        port = parts.port or (443 if is_secure else 80)
-        name = f"[{host}]" if ":" in host else host
-        context = trust(destination.ca_file) if is_secure else None
-        proxy = proxy_for(destination.proxy, parts.scheme, host, port)
+        host = _as_ascii(parts.hostname or "")
+        authority = (f"[{host}]" if ":" in host else host) + ("" if parts.port is None else f":{parts.port}")
+        url = f"{parts.scheme}://{authority}{_written(parts.path or '/')}"
+        if parts.query:
+            url += f"?{_written(parts.query)}"
+        proxy = _proxy(destination.proxy, url)
+        context = _trust(destination.ca_file)
+        pools: PoolManager
         if proxy is None:
-            connection = reached(resolve, host, port, destination.private, until)
+            pools = PoolManager(1, ssl_context=context)
         else:
-            if not destination.private:
-                refuse_private(resolve, host, port, until)
-            connection = reached_proxy(resolve, proxy, destination.ca_file, until)
-        try:
-            stays_here = proxy is None and is_loopback(connection)
-            if context is not None:
-                if proxy is not None:
-                    tunnel(connection, f"{name}:{port}", proxy, _HEADERS["User-Agent"], until)
-                connection = secured(connection, context, host, until)
-            withholds = not (is_secure or stays_here or destination.plain_credentials)
-            authority = name if parts.port is None else f"{name}:{port}"
-            lines = {"host": f"Host: {authority}\r\n".encode("latin-1"), **_lines(_HEADERS)}
-            lines |= _lines(destination.headers, withholds)
-            if destination.authorization is not None:
-                lines |= _lines({"Authorization": destination.authorization}, withholds)
-            target = _written(parts.path or "/") + (f"?{_written(parts.query)}" if parts.query else "")
-            if proxy is not None and not is_secure:
-                target = f"http://{authority}{target}"
-                lines["proxy-authorization"] = proxy.authorization
-        except BaseException:
-            connection.close()
-            raise
-        return _Connection(connection, f"POST {target} HTTP/1.1\r\n".encode("latin-1"), lines, withholds)
+            pools = ProxyManager(
+                proxy, 1, proxy_headers=_proxy_headers(proxy), ssl_context=context, proxy_ssl_context=context
+            )
+        pools.pool_classes_by_scheme = _pools(self._connect, private=destination.private or proxy is not None)
+        is_secure = parts.scheme == "https"
+        withholds = not (is_secure or (proxy is None and is_loopback(host)) or destination.plain_credentials)
+        headers = {**_HEADERS, **_own(destination.headers)}
+        if destination.authorization is not None:
+            headers |= _own({"Authorization": destination.authorization})
+        if withholds:
+            headers.pop("Authorization", None)
+        asks_first = (host, parts.port or (443 if is_secure else 80)) if proxy and not destination.private else None
+        return _Way(pools, url, headers, withholds, asks_first)
+
+    def _connect(self, host: str, port: int, timeout: float, private: bool) -> socket.socket:
+        connection = connected(self._resolve, host, port, private=private, within_s=timeout)
+        self._guard.watch(connection)
+        return connection
 
 
-def _is_silent(connection: socket.socket) -> bool:
-    """Whether it can be used again: whatever came unasked, the end too, is a farewell."""
-    try:
-        connection.settimeout(0)
-        connection.recv(1)
-    except (BlockingIOError, ssl.SSLWantReadError):
-        return True
-    except OSError:
-        pass
-    return False
+class _Guard:
+    """Ends what a connection waits for when the time is over, be it TLS, a head or a body that drips.
+
+    urllib3's time-outs are those of a single wait.  A thread of its own, which lives as long as the connection, shuts
+    the socket down; it is not woken at each post.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._end: float | None = None
+        self._wakes_at = 0.0
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self, until: float) -> None:
+        """The time is over at `until` (monotonic, s)."""
+        self._end = until
+        if self._thread is not None and until < self._wakes_at:
+            with self._changed:
+                self._changed.notify()
+
+    def end(self) -> None:
+        self._end = None
+
+    def watch(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._drop()
+            # A descriptor of its own: TLS takes the socket's away.
+            self._socket = connection.dup()
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="deadline", daemon=True)
+                with suppress(RuntimeError):  # no thread can be had now: urllib3's time-outs are what is left
+                    thread.start()
+                    self._thread = thread
+
+    def close(self) -> None:
+        with self._changed:
+            self._drop()
+            self._thread = None
+            self._changed.notify()
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _work(self) -> None:
+        me = threading.current_thread()
+        with self._changed:
+            while self._thread is me:
+                end = self._end
+                left = LONGEST_S if end is None else end - monotonic()
+                if left > 0:
+                    self._wakes_at = monotonic() + left
+                    self._changed.wait(left)
+                elif self._socket is not None:
+                    self._end = None
+                    with suppress(OSError):
+                        self._socket.shutdown(socket.SHUT_RDWR)
 
 
-# --- there ---
+# --- the way there ---
 
 _HEADERS = {
     "User-Agent": f"learnpack-agent/{__version__}",
-    "Accept": "*/*",
     "Accept-Encoding": "identity",
     "Content-Type": "application/json",
 }
 #: These say how a message is framed or who may pass: a header of a configuration has no say in it.
 _OURS = {"host", "content-length", "transfer-encoding", "connection", "expect", "te", "trailer", "upgrade"}
 _OURS |= {"proxy-authorization", "proxy-connection", "keep-alive"}
+
+
 _NAME, _VALUE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-def _lines(headers: Mapping[str, str], withholds: bool = False) -> dict[str, bytes]:
-    """Headers as lines, by their names in lower case.  Raises NoAnswerError."""
-    lines = {}
+def _own(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those that may be chosen, each in one spelling.  Raises NoWayError."""
     for name, value in headers.items():
-        lower = name.lower()
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise NoAnswerError("a header or the credentials hold a character that can't be sent", Outcome.WAIT)
-        if lower not in _OURS and not (withholds and lower == "authorization"):
-            lines[lower] = f"{name}: {value}\r\n".encode("latin-1")
-    return lines
+            raise NoWayError("a header or the credentials hold a character that can't be sent")
+    return {name.title(): value for name, value in headers.items() if name.lower() not in _OURS}
 
 
 def _written(part: str) -> str:
@@ -252,63 +311,134 @@ def _written(part: str) -> str:
     return quote(part, safe="!$%&'()*+,/:;=?@[]~")
 
 
-def _blocks(body: bytes | BinaryIO) -> Iterator[bytes]:
-    if isinstance(body, bytes):
-        for start in range(0, len(body), _BLOCK):
-            yield body[start : start + _BLOCK]
-        return
-    body.seek(0)
-    while block := body.read(_BLOCK):
-        yield block
+def _as_ascii(host: str) -> str:
+    """The name as it is looked up and compared with certificates.  Raises NoWayError."""
+    if host.isascii():  # the codec costs a megabyte
+        return host
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise NoWayError("the URL's host can't be understood") from None
 
 
-def _send(connection: socket.socket, head: bytes, body: bytes | BinaryIO, length: int, until: Deadline) -> None:
-    """Raises OSError; EOFError where the body's length is not what it was."""
-    pending = head  # goes with the first block: one packet for a small body
-    sent = 0
-    for block in _blocks(body):
-        sent += len(block)
-        if sent > length:
-            break
-        connection.settimeout(until.rest(READ_S))
-        connection.sendall(pending + block)
-        pending = b""
-    if sent != length:
-        raise EOFError("what is sent changed meanwhile")
-    if pending:
-        connection.settimeout(until.rest(READ_S))
-        connection.sendall(pending)
+def _proxy(configured: str | None, url: str) -> str | None:
+    """`configured`: None for the environment's, "" for none.  Raises NoWayError where it can't be understood."""
+    found = select_proxy(url, get_environ_proxies(url)) if configured is None else configured
+    if not found:
+        return None
+    found = found if "://" in found else f"http://{found}"
+    try:
+        parts = urlsplit(found)
+        is_right = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise NoWayError("the proxy's address can't be understood")
+    if parts.scheme not in ("http", "https"):
+        raise NoWayError("only proxies of http:// and https:// can be used")
+    return found
 
 
-# --- and back ---
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    user, password = get_auth_from_url(proxy)
+    if not user and not password:
+        return {}
+    return {"Proxy-Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+#: Certificates take 2 MB: destinations share them while one of them is connected.
+_TRUSTS: WeakValueDictionary[object, ssl.SSLContext] = WeakValueDictionary()
+
+
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    """Raises NoWayError where the file can't be read."""
+    try:
+        found = os.stat(ca_file) if ca_file else None
+        key = (ca_file, found and (found.st_mtime_ns, found.st_size, found.st_ino))
+        context = _TRUSTS.get(key)
+        if context is None:
+            context = ssl.create_default_context()
+            context.load_verify_locations(certifi.where())
+            if ca_file:
+                context.load_verify_locations(ca_file)
+            _TRUSTS[key] = context
+    except (OSError, ValueError) as error:
+        why = "it holds no certificate" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
+        raise NoWayError(f"the certificates of ca_file can't be read: {why or 'no such file'}") from None
+    return context
+
+
+def _pools(connect: Callable[[str, int, float, bool], socket.socket], *, private: bool) -> dict[str, Any]:
+    """urllib3's pools with our sockets."""
+
+    class Plain(HTTPConnection):
+        response_class = _Response
+
+        def _new_conn(self) -> socket.socket:
+            return _connected(self, connect, private)
+
+    class Secure(HTTPSConnection):
+        response_class = _Response
+
+        def _new_conn(self) -> socket.socket:
+            return _connected(self, connect, private)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+def _connected(
+    connection: HTTPConnection, connect: Callable[[str, int, float, bool], socket.socket], private: bool
+) -> socket.socket:
+    timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else CONNECT_S
+    return connect(connection._dns_host, int(connection.port or 0), timeout, private)
+
+
+# --- what comes back ---
+
+
+class _Response(HTTPResponse):
+    """http.client takes a head that breaks off for a whole one."""
+
+    def begin(self) -> None:
+        head = _Head(self.fp)
+        self.fp = head  # type: ignore[assignment]
+        super().begin()
+        if self.fp is not None:
+            self.fp = head.fp
+        if not head.is_whole:
+            raise EOFError
+
+
+class _Head:
+    """The lines of a head; `is_whole`: the last one that was read had its end."""
+
+    def __init__(self, fp: Any) -> None:
+        self.fp = fp
+        self.is_whole = False
+
+    def readline(self, at_most: int = -1) -> bytes:
+        line: bytes = self.fp.readline(at_most)
+        self.is_whole = line.endswith(b"\n")
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.fp, name)
+
 
 #: A web page's beginning.  The receiver of 4Geeks calls its `ok` text/html, so that is no sign.
 _PAGE = re.compile(
     rb"(?is)(?:\xef\xbb\xbf)?\s*(?:<(?:!--(?:(?!-->).)*--|\?[^>]*)>\s*)*<(?:!doctype|html|head|body|meta|script)\b"
 )
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
-def _read_answer(connection: socket.socket, until: Deadline) -> tuple[HTTPResponse, bytes, bool]:
-    """The answer, its first bytes, and whether the connection can be used again.
-
-    Raises OSError, HTTPException, and EOFError where it breaks off, which is no answer.
-    """
-    incoming = Incoming(connection, until, HEAD_BYTES)
-    with HTTPResponse(cast("socket.socket", incoming), method="POST") as response:
-        response.begin()
-        if incoming.is_at_end:  # a head that breaks off is a whole one to HTTPResponse
-            raise EOFError("the answer broke off")
-        incoming.allow(_READ_BYTES)
-        data = bytearray()
-        while len(data) < ANSWER_BYTES and (piece := response.read1(ANSWER_BYTES - len(data))):
-            data += piece
-        if response.length and len(data) < ANSWER_BYTES:
-            raise EOFError("the answer broke off")
-        is_whole = (response.length == 0 or response.isclosed()) and not incoming.is_at_end
-        return response, bytes(data), is_whole and not response.will_close and response.status >= 200
-
-
-def _judged(response: HTTPResponse, body: bytes, withholds: bool) -> Answer:
+def _judged(response: BaseHTTPResponse, body: bytes, withholds: bool) -> Answer:
     status = response.status
     if response.headers.get("Content-Encoding", "").strip().lower() in ("gzip", "x-gzip", "deflate"):
         with suppress(zlib.error):
@@ -335,3 +465,55 @@ def _asked_ms(retry_after: str, date: str) -> int | None:
             now = parsedate_to_datetime(date)
         return max(0, int((moment - now).total_seconds() * 1000))
     return None
+
+
+def _no_answer(error: BaseException) -> Answer:
+    """Why there is none, without the URL, which urllib3 puts into its texts."""
+    causes = [error]
+    while len(causes) < 12:
+        last = causes[-1]
+        wrapped = [one for one in last.args if isinstance(one, BaseException)]
+        cause = next(iter(wrapped), None) or last.__cause__ or last.__context__
+        if cause is None:
+            break
+        causes.append(cause)
+    if any(isinstance(cause, ProxyError) for cause in causes):
+        for cause in causes:
+            if refused := _TUNNEL.search(str(cause)):
+                return _refused_by_proxy(int(refused[1]))
+        return Answer(None, f"the proxy can't be reached: {_words_of(causes)}", Outcome.RETRY)
+    return Answer(None, _words_of(causes), Outcome.RETRY)
+
+
+def _refused_by_proxy(status: int) -> Answer:
+    """Whatever it says, it says it of the way there and not of what is sent."""
+    outcome, words = outcome_of(status)
+    if outcome is not Outcome.WAIT or status < 400:
+        outcome, words = Outcome.RETRY, f"{status}: the proxy does not reach it"
+    elif status != 407:
+        words = f"{status}: the proxy does not allow it"
+    return Answer(status, words, outcome)
+
+
+def _words_of(causes: Sequence[BaseException]) -> str:
+    for cause in reversed(causes):
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return f"its certificate is not trusted: {cause.verify_message}"
+            case ssl.SSLError():
+                return f"no TLS connection: {cause.reason or 'it was broken off'}"
+            case socket.gaierror():
+                return "its name can't be resolved"
+            case TimeoutError():
+                return "it did not answer in time"
+            case RemoteDisconnected():
+                return "it closed the connection without an answer"
+            case IncompleteRead() | EOFError():
+                return "the answer broke off"
+            case HTTPException():
+                return "what it answered is no HTTP"
+            case OSError() if cause.strerror and not isinstance(cause, HTTPError):
+                return cause.strerror
+            case _:
+                continue
+    return f"no answer ({type(causes[0]).__name__})"

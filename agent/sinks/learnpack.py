@@ -23,7 +23,8 @@ class Streaming(Posting):
         content = {
             "slug": one.content["slug"],
             "telemetry_id": whose.telemetry_id,
-            "user_id": whose.user_id,
+            # Before a login LearnPack's has none, and the receiver ends in an error on null.
+            **({} if whose.user_id is None else {"user_id": whose.user_id}),
             "step_position": one.content["step_position"],
             "event": one.content["event"],
             "data": one.content["data"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -51,34 +51,42 @@ class Control:
 
 
 def read_control(directory: str | os.PathLike[str]) -> Control:
-    """What was said; nothing where there is no such file.  Raises OSError; ValueError where it is damaged."""
+    """What was said; nothing where there is no such file.  Raises OSError; ValueError where it is damaged: what it said
+    is not known then, and it may have been "no"."""
     try:
         with open(os.path.join(directory, NAME), "rb") as stream:
             found = orjson.loads(stream.read(65_536))
     except FileNotFoundError:
         return Control()
+    except orjson.JSONDecodeError:
+        raise ValueError(f"{NAME} is damaged: it is no JSON") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{NAME} is no object")
-    return Control(**{key: value for key, value in found.items() if _is_right(key, value)})
+        raise ValueError(f"{NAME} is damaged: it is no object")
+    known = {field.name: found[field.name] for field in fields(Control) if field.name in found}
+    for key, value in known.items():
+        if type(value) not in _TYPES.get(key, (int,)):
+            raise ValueError(f"{NAME} is damaged: {key} is of a wrong kind")
+    return Control(**known)
 
 
-def _is_right(key: str, value: object) -> bool:
-    if key == "consent":
-        return value is None or isinstance(value, bool)
-    return key in {field.name for field in fields(Control)} and type(value) in (
-        (int, type(None)) if key == "silent_until" else (int,)
-    )
+_TYPES: dict[str, tuple[type, ...]] = {"consent": (bool, type(None)), "silent_until": (int, type(None))}
 
 
 def change_control(directory: str | os.PathLike[str], **changes: Any) -> Control:
-    """Say something; what else was said stays.  Returns all of it, which is durable then.  Raises OSError."""
-    with _locked(directory):
+    """Say something; what else was said stays, and where that can't be read any more the student said no.
+
+    Returns all of it, which is durable then.  Raises OSError.
+    """
+    with _locked(directory) as locked:
         try:
             control = replace(read_control(directory), **changes)
         except ValueError:
-            control = replace(Control(), **changes)
+            control = replace(Control(consent=False), **changes)
         path = os.path.join(directory, NAME)
-        descriptor = os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        # Root writes here in a directory that is a student's: nothing that lies there is written to.
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}.tmp")
+        descriptor = os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             if os.geteuid() == 0:  # said by root, for the student's agent
                 owner = os.stat(directory)
@@ -87,14 +95,15 @@ def change_control(directory: str | os.PathLike[str], **changes: Any) -> Control
             stream.flush()
             os.fsync(descriptor)
         os.replace(f"{path}.tmp", path)
+        os.fsync(locked)
     return control
 
 
 @contextmanager
-def _locked(directory: str | os.PathLike[str]) -> Iterator[None]:
+def _locked(directory: str | os.PathLike[str]) -> Iterator[int]:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

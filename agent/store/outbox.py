@@ -79,7 +79,11 @@ class Outbox:
                 timeout=5.0,
             )
             self._connection.execute("PRAGMA cache_size=-128")
-            if not read_only:
+            if read_only:
+                query = "SELECT count(*) FROM sqlite_master WHERE name IN ('sinks', 'parked')"
+                if self._connection.execute(query).fetchone()[0] < 2:  # it is being made, or the disk was full
+                    self.close()
+            else:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=NORMAL")
                 self._connection.executescript(_TABLES)
