@@ -25,6 +25,7 @@ from .core.privacy import Privacy
 from .core.receiver import Summary, reduced, rehearse, summary
 from .destinations import Planned, Sink
 from .sensors.clock import now_ms
+from .sensors.learnpack import user_id_of
 from .store.adoption import keys_of
 from .store.fold import chunks, plan
 from .store.journal import Journal, Record
@@ -84,7 +85,8 @@ def feed_of(
 
 
 def whose(journal: Journal, course: Course) -> Whose:
-    user_id = journal.fact("user_id") or keys_of(journal, "document").get("user_id")
+    """LearnPack puts the user_id into its document at the login only; its session has it ever after."""
+    user_id = keys_of(journal, "document").get("user_id") or user_id_of(course)
     return Whose(telemetry_id(journal), user_id, course.slug)
 
 
@@ -104,6 +106,7 @@ class Records:
         self._ahead: deque[Record] = deque()
         self._at_most = self._kind.at_most
         self._offered: list[Record] = []
+        self._whose: Whose | None = None
         self.is_overtaken = False
 
     def is_pending(self, *, final: bool) -> bool:
@@ -123,7 +126,9 @@ class Records:
             return Sent(Outcome.DELIVERED, "nothing")
         privacy = self._privacy()
         sendables = [self._sendable(record, privacy) for record in self._offered]
-        return sink.body(sendables, whose(self._journal, self._course))
+        if self._whose is None:
+            self._whose = whose(self._journal, self._course)
+        return sink.body(sendables, self._whose)
 
     def _next_records(self) -> list[Record]:
         if self._again:
@@ -277,6 +282,8 @@ class Document:
             self._last = self._journal.last_number
             planned = plan(self._journal, self._course, now_ms(), self._limit)
             thin: dict[str, Any] = privacy.plain(orjson.loads(planned.head))
+            if (user_id := whose(self._journal, self._course).user_id) is not None:
+                thin["user_id"] = user_id
             thin["steps"] = [privacy.plain(orjson.loads(head)) for _, head in planned.steps]
             steps = tuple(
                 (slug, orjson.dumps(step)) for (slug, _), step in zip(planned.steps, thin["steps"], strict=True)

@@ -24,22 +24,19 @@ from .picture import LEARNPACK_LIMIT, parent_of, read_regular
 
 
 def session_of(course: Course) -> dict[str, str]:
-    """The texts of the student's LearnPack session (`token`, `email`, ...); {} where nobody is logged in.
+    """The texts of the student's LearnPack session (`token`, `email`, ...); {} where nobody is logged in."""
+    return {key: value for key, value in _session(course).items() if isinstance(value, str)}
 
-    node-persist keeps the session in `.session`, a file per key, `{"key": "bc-payload", "value": {"token": …}}` (CLI
-    2.1.34); it is what the 4Geeks API answered to the login.
-    """
-    directory = os.path.join(course.root, course.base, ".session")
-    try:
-        names = os.listdir(directory)
-    except OSError:
-        return {}
-    return next(filter(None, (_session_in(os.path.join(directory, name)) for name in names[:_SESSION_FILES])), {})
+
+def user_id_of(course: Course) -> int | str | None:
+    """The 4Geeks user id of the student who is logged in to LearnPack; None where nobody is."""
+    found = _session(course).get("user_id")
+    return found if isinstance(found, (int, str)) and not isinstance(found, bool) else None
 
 
 def is_logged_in(course: Course) -> bool:
     """Whether a student is logged in to LearnPack in this course.  Nothing of the session is kept."""
-    return bool(session_of(course))
+    return bool(_session(course))
 
 
 def config_trouble(course: Course) -> str | None:
@@ -59,16 +56,25 @@ def config_trouble(course: Course) -> str | None:
     return None
 
 
-def _session_in(path: str) -> dict[str, str]:
+def _session(course: Course) -> dict[str, Any]:
+    """node-persist keeps the session in `.session`, a file per key, `{"key": "bc-payload", "value": {"token": …}}` (CLI
+    2.1.34); it is what the 4Geeks API answered to the login."""
+    directory = os.path.join(course.root, course.base, ".session")
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return {}
+    return next(filter(None, (_session_in(os.path.join(directory, name)) for name in names[:_SESSION_FILES])), {})
+
+
+def _session_in(path: str) -> dict[str, Any]:
     try:
         _, content = read_regular(path, LEARNPACK_LIMIT)
         item = read_as_node(content or b"null", orjson.loads)
     except (OSError, orjson.JSONDecodeError):
         return {}
     payload = item.get("value") if isinstance(item, dict) and item.get("key") == "bc-payload" else None
-    if not isinstance(payload, dict) or not payload.get("token"):
-        return {}
-    return {key: value for key, value in payload.items() if isinstance(value, str)} | {"token": str(payload["token"])}
+    return payload if isinstance(payload, dict) and payload.get("token") else {}
 
 
 def parse_learnpack_file(course: Course, relative_path: str, content: bytes, at: int) -> Observation | None:
