@@ -27,8 +27,9 @@ from .cli_common import (
     course_of,
     print_json,
     recorded,
+    silence,
 )
-from .cli_send import add_commands, silence
+from .cli_send import add_commands
 from .config import LOG_LEVELS, ConfigError, course_key, course_state_dir
 from .core.course import one_line
 

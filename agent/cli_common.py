@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from .config import Config, course_state_dir, load_config
@@ -46,12 +47,30 @@ def recorded(arguments: argparse.Namespace) -> tuple[Course, Journal, str]:
     """
     from .store.journal import Journal, JournalError
 
-    course = known_course(arguments)
-    directory = course_state_dir(config_of(arguments), course.root)
+    course, config = known_course(arguments), config_of(arguments)
+    directory = course_state_dir(config, course.root)
     try:
         return course, Journal.open(directory, create=False, read_only=True), directory
     except JournalError as error:
-        raise Failed(UNAVAILABLE, str(error)) from None
+        why = silence(config, directory)
+        raise Failed(UNAVAILABLE, f"nothing is recorded: {why}" if why else str(error)) from None
+
+
+def silence(config: Config, directory: str) -> str | None:
+    """Why nothing is recorded and sent in this course now; None: it is."""
+    from .store.control import read_control
+
+    try:
+        control = read_control(directory)
+    except ValueError as error:
+        return str(error)
+    why = control.why_silent(time.time_ns() // 1_000_000, needs_consent=config.consent)
+    return f"{why}, until {time_of(control.silent_until)}" if why == "paused" and control.silent_until else why
+
+
+def time_of(ms: int) -> str:
+    """A time (ms) as the student's clock shows it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
 
 
 def known_course(arguments: argparse.Namespace) -> Course:

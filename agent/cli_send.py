@@ -29,6 +29,8 @@ from .cli_common import (
     known_course,
     print_json,
     recorded,
+    silence,
+    time_of,
 )
 from .config import Config, course_state_dir
 from .core.course import one_line
@@ -221,8 +223,11 @@ def _check(arguments: argparse.Namespace) -> int:
     from .core.json_as_node import read_as_node
     from .core.receiver import rehearse
 
-    with open(arguments.file, "rb") as stream:
-        content = stream.read()
+    try:
+        with open(arguments.file, "rb") as stream:
+            content = stream.read()
+    except FileNotFoundError:
+        raise Failed(UNAVAILABLE, f"{arguments.file}: no such file") from None
     try:
         document = read_as_node(content, orjson.loads)
     except orjson.JSONDecodeError as error:
@@ -256,7 +261,7 @@ def _pause(arguments: argparse.Namespace) -> int:
     now = _now()
     until = 0 if arguments.span is None else now + _milliseconds(arguments.span)
     _say(arguments, until=until)
-    print(f"nothing is recorded and nothing is sent until {_clock(until) if until else '`resume`'}")
+    print(f"nothing is recorded and nothing is sent until {time_of(until) if until else '`resume`'}")
     return 0
 
 
@@ -364,18 +369,6 @@ def _signal(directory: str, before: Callable[[], object] = lambda: None) -> bool
     return True
 
 
-def silence(config: Config, directory: str) -> str | None:
-    """Why nothing is recorded and sent in this course now; None: it is."""
-    from .store.control import read_control
-
-    try:
-        control = read_control(directory)
-    except ValueError as error:
-        return str(error)
-    why = control.why_silent(_now(), needs_consent=config.consent)
-    return f"{why}, until {_clock(control.silent_until)}" if why == "paused" and control.silent_until else why
-
-
 def _refuse_others_agent(course: Course, directory: str) -> None:
     """What is said in another state directory, the agent that runs does not hear: root's is not the student's."""
     from .config import course_key
@@ -431,10 +424,6 @@ def _milliseconds(span: str) -> int:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _clock(ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
 
 
 def _print_lines(lines: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,21 @@ def test_whatever_fails_at_the_end_the_rest_is_still_tried(start: Start, state_d
     with Journal.open(state_dir, create=False, read_only=True) as journal:
         assert "stopped_at" in journal.fact("status")
     assert json.loads((course / ".learn/telemetry.json").read_text())["steps"]
+
+
+def test_a_bounded_journal_drops_the_oldest_outputs_and_says_so(
+    course: Path, state_dir: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = start()
+    monkeypatch.setattr(agent, "_config", replace(Config(), journal_max_mb=1))
+    run = a_compile("01-hello", 1, 2)
+    large = replace(run, run=replace(run.run, stdout="x" * 100_000))
+    for _ in range(30):
+        agent._conclude([large])
+        agent._flush()
+        assert agent._journal.size < 1.2 * (1 << 20)
+    reasons = [gap.reason for gap in gaps(state_dir)]
+    assert reasons
+    assert all(reason.startswith("the oldest programs and outputs were dropped, of ") for reason in reasons)
+    assert names(state_dir).count("compile") == 30
+    assert not agent._waiting
