@@ -35,6 +35,10 @@ log = logging.getLogger("learnpack-agent")
 #: All of one try, from the first byte that is sent to the last one that is read.
 LONGEST_S = 60.0
 
+#: What sinks need is imported by the first turn.  Threads that import packages with circles in them (detect_secrets) at
+#: the same time get half of one, and keep it for good.
+_IMPORTING = threading.Lock()
+
 
 class Courier:
     """All sinks of one course.  Its methods belong to the agent's loop."""
@@ -205,7 +209,9 @@ class Line:
             sent: Sent | None = None
             while feed.is_pending(final=self._end_at is not None):
                 if sink is None:
-                    sink = opened(self.one, self._config, course)
+                    with _IMPORTING:
+                        sink = opened(self.one, self._config, course)
+                        privacy()
                     stack.callback(sink.close)
                 sent = self._offered(sink, feed)
                 if sent is None or not self._goes_on(sent, feed, outbox):

@@ -277,28 +277,26 @@ class Document:
     def _write(self, spool: Any) -> Mapping[str, Any]:
         """Writes the document and returns it without its texts: all that the receiver's rules look at."""
         privacy = self._privacy()
-        pauses = self._journal.fact(PAUSES) or []
         with self._journal.snapshot():
             self._last = self._journal.last_number
             planned = plan(self._journal, self._course, now_ms(), self._limit)
-            thin: dict[str, Any] = privacy.plain(orjson.loads(planned.head))
+            silence = _Silence(self._journal)
+            thin: dict[str, Any] = silence.without(privacy.plain(orjson.loads(planned.head)))
             if (user_id := whose(self._journal, self._course).user_id) is not None:
                 thin["user_id"] = user_id
-            thin["steps"] = [privacy.plain(orjson.loads(head)) for _, head in planned.steps]
-            steps = tuple(
-                (slug, orjson.dumps(step)) for (slug, _), step in zip(planned.steps, thin["steps"], strict=True)
-            )
+            head = orjson.dumps(thin)
+            heads = [privacy.plain(silence.of_step(orjson.loads(step))) for _, step in planned.steps]
+            steps = tuple((slug, orjson.dumps(step)) for (slug, _), step in zip(planned.steps, heads, strict=True))
+            thin["steps"] = heads
 
             def changed(index: int, name: str, element: dict[str, Any]) -> dict[str, Any] | None:
-                if "event_id" not in element and _is_in(pauses, element.get("started_at")):
+                if "event_id" not in element and silence.covers(element.get("started_at")):
                     return None
                 kept = {key: value for key, value in element.items() if key not in OUTPUTS}
-                thin["steps"][index].setdefault(name, []).append(kept)
+                heads[index].setdefault(name, []).append(kept)
                 return privacy.attempt(element)
 
-            head = orjson.dumps({key: value for key, value in thin.items() if key != "steps"})
-            clean = replace(planned, head=head, steps=steps)
-            for piece in chunks(self._journal, clean, changed):
+            for piece in chunks(self._journal, replace(planned, head=head, steps=steps), changed):
                 spool.write(piece)
         return thin
 
@@ -322,5 +320,32 @@ class Document:
         self._is_shown = True
 
 
-def _is_in(pauses: list[list[int]], at: object) -> bool:
-    return isinstance(at, int) and any(start <= at < end for start, end in pauses)
+class _Silence:
+    """The times in which nothing was to be recorded: what only LearnPack knows of them does not leave."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._pauses: list[list[int]] = journal.fact(PAUSES) or []
+
+    def covers(self, at: object) -> bool:
+        return isinstance(at, int) and any(start <= at < end for start, end in self._pauses)
+
+    def of_step(self, step: dict[str, Any]) -> dict[str, Any]:
+        """A step's head: an opening or a completion of such a time is that of our records, if they have one."""
+        for key, event in (("opened_at", "open_step"), ("completed_at", "complete_step")):
+            if self.covers(step.get(key)):
+                ours = self._journal.first_at(str(step.get("slug")), event)
+                step = {**step, key: ours} if ours else {name: value for name, value in step.items() if name != key}
+        return step
+
+    def without(self, head: dict[str, Any]) -> dict[str, Any]:
+        """The document's head: no session of such a time, and no time of its own in it."""
+        if not self._pauses:
+            return head
+        sessions = [one for one in head["workout_session"] if not self.covers(one.get("started_at"))]
+        times = {key: self._moved(head[key]) for key in ("tutorial_started_at", "last_interaction_at")}
+        return {**head, **times, "workout_session": sessions}
+
+    def _moved(self, at: int) -> int:
+        """To the end of the pause; LearnPack's last interaction before it is not known any more."""
+        return next((end for start, end in self._pauses if start <= at < end), at)

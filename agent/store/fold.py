@@ -192,9 +192,6 @@ def _steps(journal: Journal, course: Course, visits: Mapping[str, list[int]]) ->
 
 def _step(journal: Journal, slug: str, step: Step | None, visits: Mapping[str, list[int]]) -> dict[str, Any]:
     execute = journal.connection.execute
-    first = "SELECT at FROM records WHERE step_slug=? AND event=? ORDER BY number LIMIT 1"
-    opened = execute(first, (slug, "open_step")).fetchone()
-    completed = execute(first, (slug, "complete_step")).fetchone()
     runs = (
         "SELECT min(started_at) FROM (SELECT started_at FROM records WHERE step_slug=?1 UNION ALL"
         " SELECT started_at FROM adopted WHERE step_slug=?1 AND kind IN ('compile', 'test'))"
@@ -208,8 +205,8 @@ def _step(journal: Journal, slug: str, step: Step | None, visits: Mapping[str, l
     facts = StepFacts(
         slug=slug,
         position=position,
-        opened_at=opened and opened[0],
-        completed_at=completed and completed[0],
+        opened_at=journal.first_at(slug, "open_step"),
+        completed_at=journal.first_at(slug, "complete_step"),
         first_run_at=execute(runs, (slug,)).fetchone()[0],
         visits=visits.get(slug, ()),
     )

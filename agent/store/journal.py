@@ -401,6 +401,13 @@ class Journal:
         with _translated(self.path):
             return self.connection.execute(query, (after, *names)).fetchone() is not None
 
+    def first_at(self, step_slug: str, name: str) -> int | None:
+        """The time (ms) of the first event of this name in a step."""
+        query = "SELECT at FROM records WHERE step_slug=? AND event=? ORDER BY number LIMIT 1"
+        with _translated(self.path):
+            row = self.connection.execute(query, (step_slug, name)).fetchone()
+        return None if row is None else int(row[0])
+
     def waiting(self, after: int, names: Collection[str]) -> tuple[int, int | None]:
         """How many records behind this number have an event of one of these names, and the time (ms) of the first."""
         query = f"SELECT count(*), min(at) FROM records WHERE number>? AND event IN ({','.join('?' * len(names))})"
