@@ -101,7 +101,7 @@ class Records:
         self._privacy, self._course = privacy, course
         self._lines = Lines(journal)
         self._again = deque(parked.number for parked in outbox.parked(one.name) if parked.again)
-        self._read_to = outbox.cursor(one.name)
+        self._passed = self._read_to = outbox.cursor(one.name)
         self._records: Iterator[Record] = iter(())
         self._ahead: deque[Record] = deque()
         self._at_most = self._kind.at_most
@@ -110,14 +110,11 @@ class Records:
         self.is_overtaken = False
 
     def is_pending(self, *, final: bool) -> bool:
-        if self._again or self._ahead:
+        if self._again or self._ahead or self._read_ahead():
             return True
-        last = self._journal.last_number  # asked first: what is journaled at this moment is not passed over
-        if self._journal.has_any(self._read_to, self._kind.events):
-            return True
-        if last > self._read_to:
-            self._read_to = last
-            self._outbox.acknowledge(self._name, last)  # nothing of it is anything for this sink
+        if self._read_to > self._passed:
+            self._passed = self._read_to
+            self._outbox.acknowledge(self._name, self._read_to)  # nothing of it is anything for this sink
         return False
 
     def next_body(self, sink: Sink) -> Body | Sent:
@@ -184,10 +181,10 @@ class Records:
             self._at_most = self._kind.at_most
 
     def _pass(self, count: int, parked: Parked | None = None) -> None:
-        last = self._offered[-1].number
+        self._passed = self._offered[-1].number
         for _ in range(count):
             self._ahead.popleft()
-        self._outbox.acknowledge(self._name, last, parked)
+        self._outbox.acknowledge(self._name, self._passed, parked)
 
     def skip(self) -> None:
         if self._again:

@@ -183,15 +183,18 @@ class Privacy:
 
         A field that is switched off is "": LearnPack and the receiver know it.
         """
-        ours = "event_id" in attempt
+        ours, dropped = "event_id" in attempt, self._dropped()
+        names = {key: key.removeprefix("learnpack_") for key in attempt}
+        encoded = {key for key, name in names.items() if name in OUTPUTS and isinstance(attempt[key], str)}
+        plain = self.plain({key: value for key, value in attempt.items() if key not in encoded})
         sent: dict[str, Any] = {}
         for key, value in attempt.items():
-            if key.removeprefix("learnpack_") in self._dropped():
+            if names[key] in dropped:
                 sent[key] = ""
-            elif key.removeprefix("learnpack_") in OUTPUTS and isinstance(value, str):
+            elif key in encoded:
                 sent[key] = self._base64(value, ours)
-            else:
-                sent |= self.plain({key: value})
+            elif key in plain:
+                sent[key] = plain[key]
         return sent
 
     def _base64(self, value: str, ours: bool) -> str:

@@ -62,25 +62,26 @@ def mask(text: str) -> str:
     """The text without its secrets."""
     if "PRIVATE KEY" in text or "PuTTY-" in text:
         text = _BLOCK.sub(MASK, text)
-    return "\n".join([_masked(line) if len(line) > 5 else line for line in text.split("\n")])
+    return "\n".join([_masked(line) if len(line) <= _LONGEST else _masked_long(line) for line in text.split("\n")])
 
 
-def _masked(line: str) -> str:
+def _masked_long(line: str) -> str:
     for _ in range(_MOST_LOOKS):
-        before, line = line, _masked_once(line)
+        before, starts = line, range(0, len(line) - _LONGEST + _STEP, _STEP)
+        found = [(at + start, at + end) for at in starts for start, end in _secrets_in(line[at : at + _LONGEST])]
+        line = _without(line, sorted(found))
         if line == before:
             break
     return line
 
 
-def _masked_once(line: str) -> str:
-    if len(line) <= _LONGEST:
-        return _without(line, _secrets_in(line))
-    starts = range(0, len(line) - _LONGEST + _STEP, _STEP)
-    return _without(
-        line,
-        sorted((at + start, at + end) for at in starts for start, end in _secrets_in(line[at : at + _LONGEST])),
-    )
+@lru_cache(4096)
+def _masked(line: str) -> str:
+    for _ in range(_MOST_LOOKS):
+        before, line = line, _without(line, _secrets_in(line))
+        if line == before:
+            break
+    return line
 
 
 def _without(line: str, secrets: Sequence[tuple[int, int]]) -> str:

@@ -42,6 +42,14 @@ CREATE TABLE IF NOT EXISTS parked(
 """
 
 
+#: Two threads of one sink may overlap when its configuration changes.
+_MOVE = """
+INSERT INTO sinks(name, journal, cursor) VALUES(?, ?, ?) ON CONFLICT(name) DO UPDATE SET
+cursor=CASE journal WHEN excluded.journal THEN max(cursor, excluded.cursor) ELSE excluded.cursor END,
+journal=excluded.journal
+"""
+
+
 class OutboxError(Exception):
     """It can't be read or written now.  One line that says why."""
 
@@ -108,16 +116,14 @@ class Outbox:
 
     def acknowledge(self, sink: str, number: int, parked: Parked | None = None) -> None:
         """The sink is done with all records up to this one, of which `parked` was not taken."""
+        if parked is None:
+            assert self._connection is not None, "it is open for reading"
+            with self._translated():
+                self._connection.execute(_MOVE, (sink, self._journal, number))
+            return
         with self._transaction() as execute:
-            execute(
-                "INSERT INTO sinks(name, journal, cursor) VALUES(?, ?, ?) ON CONFLICT(name) DO UPDATE SET"
-                # Two threads of one sink may overlap when its configuration changes.
-                " cursor=CASE journal WHEN excluded.journal THEN max(cursor, excluded.cursor) ELSE excluded.cursor END,"
-                " journal=excluded.journal",
-                (sink, self._journal, number),
-            )
-            if parked is not None:
-                self._insert(execute, sink, parked)
+            execute(_MOVE, (sink, self._journal, number))
+            self._insert(execute, sink, parked)
 
     # --- what was rejected ---
 
