@@ -16,24 +16,26 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from typing import Any
 
 from .config import Config
 from .core.course import Course
 from .core.delivery import ALL_REJECTED, Circuit, Outcome, Sent
-from .destinations import Planned, Sink, opened, planned, privacy_of
+from .destinations import Planned, Sink, has_credentials, opened, planned, privacy_of
 from .feeds import TOO_LARGE, Feed, feed_of
 from .sensors.clock import now_ms
 from .sensors.learnpack import is_logged_in
 from .store.journal import Journal, JournalError
-from .store.outbox import Outbox, OutboxError
+from .store.outbox import Outbox, OutboxCorrupt, OutboxError, set_aside
 
 log = logging.getLogger("learnpack-agent")
 
 #: All of one try, from the first byte that is sent to the last one that is read.
 LONGEST_S = 60.0
+#: Making a document costs as much as it is long: it may take a twentieth of the time.
+DOCUMENT_DUTY = 20
 
 #: What sinks need is imported by the first turn.  Threads that import packages with circles in them (detect_secrets) at
 #: the same time get half of one, and keep it for good.
@@ -115,6 +117,8 @@ class Line:
         self._circuit: Circuit | None = None  # as the last life left it, before the first turn
         self._said: str | None = None  # why it takes nothing, as it stands in the log
         self._due = 0.0  # when what is new is sent (monotonic, s)
+        self._rests_until = 0.0  # no document is made before
+        self._had_credentials: bool | None = None  # at the last try
         self._has_news = self._is_now = self._is_overtaken = False
         self._is_empty = True
         self._end_at: float | None = None  # of the last try
@@ -129,9 +133,15 @@ class Line:
             if not self._has_news:
                 self._due = time.monotonic() + self.one.delay_ms / 1000 + spread_s * random.random()
             self._has_news = True
-            self._is_now = self._is_now or now
+            self._is_now = self._is_now or now or self._is_welcome_now()
             self._is_overtaken = self._is_overtaken or overtaken
             self._start()
+
+    def _is_welcome_now(self) -> bool:
+        """The server wanted credentials, and since then somebody logged in, or gave them."""
+        if self._circuit is None or not self._circuit.waits or self._had_credentials is not False:
+            return False
+        return has_credentials(self.one, self._config, self._course()) is True
 
     def finish(self, end_at: float) -> None:
         """One more try that ends at this time (monotonic, s); in the past: none."""
@@ -166,6 +176,8 @@ class Line:
             except (JournalError, OutboxError, OSError) as error:
                 is_empty = False
                 self._learn(Sent(Outcome.RETRY, str(error)))
+                if isinstance(error, OutboxCorrupt):
+                    self._begin_anew()
             except Exception as error:
                 # A fault of ours: the sink tries again later and says so, and does not end in silence.
                 is_empty = False
@@ -176,6 +188,12 @@ class Line:
                 if is_last:
                     break
 
+    def _begin_anew(self) -> None:
+        """How far the sinks are is not known any more: everything is sent once more, with the same ids."""
+        with suppress(OSError):
+            if (aside := set_aside(self._directory, str(now_ms()))) is not None:
+                log.error("the damaged list of what was sent was moved aside to %s: everything is sent again", aside)
+
     def _wait_for_turn(self) -> bool:
         with self._changed:
             while True:
@@ -185,7 +203,7 @@ class Line:
                     self._thread = None  # under the condition: whoever wakes next starts another
                     return False
                 due = self._due if self._is_empty else (self._circuit or Circuit()).next_at / 1000
-                left = due - time.monotonic()
+                left = max(due, self._rests_until) - time.monotonic()
                 if self._is_now or left <= 0:
                     self._is_now = self._has_news = False
                     return True
@@ -210,6 +228,7 @@ class Line:
             while feed.is_pending(final=self._end_at is not None):
                 if sink is None:
                     with _IMPORTING:
+                        self._had_credentials = has_credentials(self.one, self._config, course)
                         sink = opened(self.one, self._config, course)
                         privacy()
                     stack.callback(sink.close)
@@ -229,7 +248,11 @@ class Line:
         left = LONGEST_S if self._end_at is None else self._end_at - time.monotonic()
         if left <= 0:
             return None
+        began = time.monotonic()
         body = feed.next_body(sink)
+        if self.one.kind.is_document:
+            now = time.monotonic()
+            self._rests_until = now + DOCUMENT_DUTY * (now - began)
         if isinstance(body, Sent):
             return body
         try:

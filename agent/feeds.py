@@ -107,12 +107,13 @@ class Records:
         self._at_most = self._kind.at_most
         self._offered: list[Record] = []
         self._whose: Whose | None = None
+        self._is_shown = False  # a preview moves nothing
         self.is_overtaken = False
 
     def is_pending(self, *, final: bool) -> bool:
         if self._again or self._ahead or self._read_ahead():
             return True
-        if self._read_to > self._passed:
+        if self._read_to > self._passed and not self._is_shown:
             self._passed = self._read_to
             self._outbox.acknowledge(self._name, self._read_to)  # nothing of it is anything for this sink
         return False
@@ -187,6 +188,7 @@ class Records:
         self._outbox.acknowledge(self._name, self._passed, parked)
 
     def skip(self) -> None:
+        self._is_shown = True
         if self._again:
             self._again.popleft()
             return
@@ -339,9 +341,18 @@ class _Silence:
         """The document's head: no session of such a time, and no time of its own in it."""
         if not self._pauses:
             return head
-        sessions = [one for one in head["workout_session"] if not self.covers(one.get("started_at"))]
+        sessions = [one for one in map(self._session, head["workout_session"]) if one is not None]
         times = {key: self._moved(head[key]) for key in ("tutorial_started_at", "last_interaction_at")}
         return {**head, **times, "workout_session": sessions}
+
+    def _session(self, session: dict[str, Any]) -> dict[str, Any] | None:
+        """One that goes on after the pause begins with its end."""
+        began, ended = session.get("started_at"), session.get("ended_at")
+        if not isinstance(began, int) or not self.covers(began):
+            return session
+        end = self._moved(began)
+        goes_on = (self._journal.last_at() or 0) >= end if ended is None else ended > end
+        return {**session, "started_at": end} if goes_on else None
 
     def _moved(self, at: int) -> int:
         """To the end of the pause; LearnPack's last interaction before it is not known any more."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from agent.config import Config, Send, SinkConfig
+from agent.config import Config, Credential, Send, SinkConfig
 from agent.core.course import Course
 from agent.core.delivery import ALL_REJECTED
 from agent.core.events import Event
@@ -486,6 +486,37 @@ def test_after_learnpack_s_own_batch_ours_is_sent_once_more(
     assert len(server.delivered) == count + 1, "once, not for ever"
 
 
+def test_who_logs_in_after_a_401_need_not_wait_for_the_next_hour(lab: Lab, server: FaultServer, tmp_path: Path) -> None:
+    root = tmp_path / "course"
+    (root / ".learn").mkdir(parents=True)
+    course = replace(COURSE, root=str(root), streaming=server.url)
+    server.behave = lambda request: ok if request.headers.get("authorization") == "Token t" else status(401)
+    host = server.url.removeprefix("http://").split("/")[0]
+    config = replace(lab.config(), credentials={host: Credential(learnpack_session=True)})
+    lab.append(opened("01-hello", 1))
+    lab.courier = Courier(config, str(lab.directory), course)
+    until(lambda: lab.asked(course=course)["course-streaming"]["waits_for_somebody"])
+    lab.append(opened("02-sum", 2))
+    Session(str(root / ".learn")).log_in({"token": "t"})
+    lab.append(opened("03-reading", 3))
+    until(lambda: lab.cursor("course-streaming") == 3)
+    assert [number_of(request) for request in server.delivered] == [1, 2, 3]
+
+
+def test_a_document_is_made_no_more_often_than_it_costs(
+    lab: Lab, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.courier.DOCUMENT_DUTY", 1e9)
+    lab.append(session_start(1))
+    courier = lab.start(batch(server))
+    until(lambda: lab.cursor("b") == 1)
+    lab.append(opened("01-hello", 2))
+    until(lambda: lab.asked(batch(server))["b"]["waiting"] == 1)
+    courier.wake(now=True)
+    until(lambda: lab.cursor("b") == 2)
+    assert len(server.delivered) == 2
+
+
 def test_where_nobody_is_logged_in_learnpack_sends_nothing_and_ours_is_not_repeated(
     lab: Lab, server: FaultServer
 ) -> None:
@@ -658,3 +689,20 @@ def test_a_state_directory_that_is_deleted_under_it_is_waited_for(lab: Lab, serv
     lab.journal = Journal.open(lab.directory, create=True)
     lab.append(*runs(2))
     server.wait_for(3)
+
+
+def test_a_damaged_list_of_what_was_sent_is_moved_aside_and_everything_is_sent_again(
+    lab: Lab, server: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.append(*runs(3))
+    lab.start(streaming(server))
+    until(lambda: lab.cursor("a") == 3)
+    lab.abandon()
+    for path in lab.directory.glob(f"{OUTBOX}-*"):
+        path.unlink()
+    (lab.directory / OUTBOX).write_bytes(b"no database at all" * 1000)
+    lab.append(*runs(1, first=4))
+    lab.start(streaming(server))
+    until(lambda: numbers(server) == [1, 2, 3, 1, 2, 3, 4])
+    assert len(list(lab.directory.glob(f"{OUTBOX}.damaged-*"))) == 1
+    assert "everything is sent again" in caplog.text

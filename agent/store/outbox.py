@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ class OutboxError(Exception):
     """It can't be read or written now.  One line that says why."""
 
 
+class OutboxCorrupt(OutboxError):
+    """The file is damaged or no outbox.  `set_aside` moves it away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parked:
     """A record that a sink's server rejected: when (ms), what it said, and whether it is to be sent again."""
@@ -74,7 +79,7 @@ class Outbox:
         self._connection: sqlite3.Connection | None = None
         if read_only and not self.path.exists():
             return
-        with self._translated():
+        with self._translated(), self._closed_if_unusable():
             if not read_only:
                 # Only where it is missing: closing it would drop the locks of this process's other connections
                 # (sqlite.org/howtocorrupt.html, 2.2).
@@ -95,6 +100,14 @@ class Outbox:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=NORMAL")
                 self._connection.executescript(_TABLES)
+
+    @contextmanager
+    def _closed_if_unusable(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._connection is not None:
@@ -201,4 +214,31 @@ class Outbox:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise OutboxError(f"{self.path}: {error}") from error
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            is_corrupt = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            raise (OutboxCorrupt if is_corrupt else OutboxError)(f"{self.path}: {error}") from error
+
+
+def set_aside(directory: str | os.PathLike[str], stamp: str) -> Path | None:
+    """Renames a damaged outbox to `delivery.sqlite3.damaged-<stamp>`; the next one begins with nothing acknowledged.
+
+    Returns None where it is not damaged (any more): another thread was faster.  Raises OSError.
+    """
+    path = Path(directory) / NAME
+    with _ASIDE:
+        try:
+            with Outbox(directory, "") as outbox:
+                if outbox._all("PRAGMA quick_check") == [("ok",)]:
+                    return None
+        except OutboxCorrupt:
+            pass
+        except OutboxError:
+            return None
+        target = path.with_name(f"{NAME}.damaged-{stamp}")
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                os.rename(f"{path}{suffix}", f"{target}{suffix}")
+        return target
+
+
+_ASIDE = threading.Lock()

@@ -269,15 +269,14 @@ def test_what_is_journaled_in_the_moment_of_the_last_look_is_not_passed_over(
     journal: Journal, outbox: Outbox, feed: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal.append([gap(0, 1)], None)
-    one, sink, looked = feed(XAPI), Recorder(), journal.has_any
+    one, sink, passed = feed(XAPI), Recorder(), outbox.acknowledge
 
-    def look(*arguments: Any) -> bool:
-        found = looked(*arguments)
+    def acknowledge(*arguments: Any) -> None:
         if journal.last_number == 1:
             journal.append(runs(1), None)
-        return found
+        passed(*arguments)
 
-    monkeypatch.setattr(journal, "has_any", look)
+    monkeypatch.setattr(outbox, "acknowledge", acknowledge)
     for _ in range(2):
         assert offer_all(one, sink) is None
     assert sink.numbers == [[2]]
@@ -423,6 +422,28 @@ def test_what_learnpack_recorded_in_a_pause_is_left_out_and_what_lies_beside_it_
     assert offer_all(feed(BATCH), sink) is None
     sent = [one["started_at"] for one in sink.documents[0]["steps"][1]["compilations"]]
     assert sent == [ms(99), ms(150), ms(200), ms(400)]
+
+
+def test_no_opening_completion_or_session_of_a_pause_is_in_a_document(
+    journal: Journal, feed: Make, tmp_path: Path
+) -> None:
+    journal.put_fact(PAUSES, [[ms(100), ms(200)]])
+    hello = learnpack_step("01-hello", opened_at=ms(150), completed_at=ms(160))
+    summed = learnpack_step("02-sum", opened_at=ms(50), completed_at=ms(170))
+    document = learnpack_document(hello, summed, workout_session=[{"started_at": ms(40)}, {"started_at": ms(140)}])
+    document["last_interaction_at"] = ms(170)
+    (tmp_path / ".learn").mkdir()
+    (tmp_path / ".learn" / "telemetry.json").write_text(json.dumps(document))
+    DocumentFile(tmp_path, journal).adopt(COURSE)
+    journal.append([session_start(210), opened("01-hello", 220)], None)
+    sink = Recorder()
+    assert offer_all(feed(BATCH), sink) is None
+    sent = sink.documents[0]
+    steps = {step["slug"]: step for step in sent["steps"]}
+    assert (steps["01-hello"]["opened_at"], steps["02-sum"]["opened_at"]) == (ms(220), ms(50))
+    assert [slug for slug, step in steps.items() if "completed_at" in step] == []
+    assert [one["started_at"] for one in sent["workout_session"]] == [ms(40), ms(200)], "it goes on after the pause"
+    assert sent["last_interaction_at"] == ms(220)
 
 
 def test_when_somebody_else_sent_a_document_ours_is_sent_once_more_and_only_once(journal: Journal, feed: Make) -> None:
