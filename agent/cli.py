@@ -220,6 +220,7 @@ def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Format("%(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # it would write whole URLs
 
 
 def _is_journal_of_systemd(descriptor: int) -> bool:

@@ -122,9 +122,12 @@ def _send(arguments: argparse.Namespace) -> int:
                     lock.release()
             except AlreadyRunning:
                 pass  # one was started just now, and sends
-        elif arguments.now or arguments.parked:
-            change_control(directory, send_at=asked_at)
+        else:
+            to_all = arguments.now or arguments.parked
+            change_control(directory, send_at=asked_at, send_to_all=to_all)
             _signal(directory)
+            if not to_all:
+                asked_at = 0  # one that failed before is not asked again
 
         def settled() -> bool:
             return all(_is_settled(one, asked_at) for one in sinks_of(config, course, journal, directory))

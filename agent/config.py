@@ -90,7 +90,8 @@ class Credential:
 
     One of `token`, `credential` (the name of a file in $CREDENTIALS_DIRECTORY, systemd's `LoadCredential=`) and
     `learnpack_session` (the token of the student who is logged in to LearnPack).  For the scheme Basic the token is
-    `user:password`.  Without TLS it is only sent when `plain_http` says so.
+    `user:password`.  Without TLS it is only sent when `plain_http` says so.  A `token` or `credential` goes with the
+    configuration's sinks only, unless `for_courses`: a learn.json may name any path at that host.
     """
 
     token: str = field(default="", repr=False)
@@ -98,6 +99,7 @@ class Credential:
     learnpack_session: bool = False
     scheme: str = "Token"
     plain_http: bool = False
+    for_courses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

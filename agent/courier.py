@@ -23,7 +23,7 @@ from typing import Any
 from .config import Config
 from .core.course import Course
 from .core.delivery import ALL_REJECTED, Circuit, Outcome, Sent
-from .destinations import Planned, Sink, has_credentials, opened, planned, privacy_of
+from .destinations import Planned, Sink, authorization_of, opened, planned, privacy_of
 from .feeds import TOO_LARGE, Feed, feed_of
 from .sensors.clock import now_ms
 from .sensors.learnpack import is_logged_in
@@ -34,6 +34,8 @@ log = logging.getLogger("learnpack-agent")
 
 #: All of one try, from the first byte that is sent to the last one that is read.
 LONGEST_S = 60.0
+#: Instead of a server's number: nothing was sent, because it could not be put into a body.
+UNSPEAKABLE = 0
 #: Making a document costs as much as it is long: it may take a twentieth of the time.
 DOCUMENT_DUTY = 20
 
@@ -50,6 +52,7 @@ class Courier:
         self._directory = directory
         self._course = course
         self._lines: dict[str, Line] = {}
+        self._refusals: set[tuple[str, str]] = set()  # said already
         self._end_at = 0.0
         # What a LearnPack without an agent sent meanwhile is not known.
         self._lay(course, spread_s=config.send.start_spread_seconds, overtaken=is_logged_in(course))
@@ -68,20 +71,27 @@ class Courier:
             if name in self._lines:
                 continue
             if one.refused is not None:
-                log.warning("%s is not used: %s", name, one.refused)
+                if (name, one.refused) not in self._refusals:
+                    self._refusals.add((name, one.refused))
+                    log.warning("%s is not used: %s", name, one.refused)
                 continue
             self._lines[name] = line = Line(one, self._config, self._directory, lambda: self._course)
-            line.wake(spread_s=spread_s, overtaken=overtaken and one.by_course and one.kind.is_document)
+            line.wake(spread_s=spread_s, overtaken=overtaken and _is_learnpacks(one, course))
 
     def wake(self, *, now: bool = False) -> None:
         """Something was journaled.  `now`: everything that waits is tried at once, whatever was answered last."""
         for line in self._lines.values():
             line.wake(now=now)
 
+    def hurry(self) -> None:
+        """What waits for its moment goes now, but to a server that failed."""
+        for line in self._lines.values():
+            line.wake(now=line.is_well)
+
     def overtaken(self) -> None:
         """LearnPack wrote its document: if somebody is logged in, it sends it to the course's URL."""
         for line in self._lines.values():
-            if line.one.by_course and line.one.kind.is_document and is_logged_in(self._course):
+            if _is_learnpacks(line.one, self._course) and is_logged_in(self._course):
                 line.wake(overtaken=True)
 
     def is_behind(self, journal: str, number: int) -> bool:
@@ -118,19 +128,25 @@ class Line:
         self._said: str | None = None  # why it takes nothing, as it stands in the log
         self._due = 0.0  # when what is new is sent (monotonic, s)
         self._rests_until = 0.0  # no document is made before
-        self._had_credentials: bool | None = None  # at the last try
+        self._authorized_by: int | None = None  # the hash of what went with the last try
+        self._sink: Sink | None = None
         self._has_news = self._is_now = self._is_overtaken = False
         self._is_empty = True
         self._end_at: float | None = None  # of the last try
 
     # --- from the loop ---
 
+    @property
+    def is_well(self) -> bool:
+        """Whether the last try did not fail."""
+        return self._circuit is None or self._circuit.why is None
+
     def wake(self, *, now: bool = False, spread_s: float = 0.0, overtaken: bool = False) -> None:
         """There may be something to send.  `now`: at once; else some time within `spread_s` and the sink's delay."""
         with self._changed:
             if self._end_at is not None:
                 return
-            if not self._has_news:
+            if not self._has_news or overtaken:
                 self._due = time.monotonic() + self.one.delay_ms / 1000 + spread_s * random.random()
             self._has_news = True
             self._is_now = self._is_now or now or self._is_welcome_now()
@@ -138,15 +154,18 @@ class Line:
             self._start()
 
     def _is_welcome_now(self) -> bool:
-        """The server wanted credentials, and since then somebody logged in, or gave them."""
-        if self._circuit is None or not self._circuit.waits or self._had_credentials is not False:
+        """The server wanted credentials, and since then there are others: somebody logged in, or gave them."""
+        if self._circuit is None or not self._circuit.waits:
             return False
-        return has_credentials(self.one, self._config, self._course()) is True
+        now = authorization_of(self.one, self._config, self._course())
+        return now is not None and hash(now) != self._authorized_by
 
     def finish(self, end_at: float) -> None:
-        """One more try that ends at this time (monotonic, s); in the past: none."""
+        """One more try that ends at this time (monotonic, s); in the past: none, and what is being sent is ended."""
         with self._changed:
             self._end_at = end_at
+            if end_at <= time.monotonic() and self._sink is not None:
+                self._sink.abort()
             self._start()
 
     def join(self, timeout_s: float) -> None:
@@ -175,18 +194,30 @@ class Line:
                 is_empty = self._turn()
             except (JournalError, OutboxError, OSError) as error:
                 is_empty = False
-                self._learn(Sent(Outcome.RETRY, str(error)))
+                self._learn_of_trouble(str(error))
                 if isinstance(error, OutboxCorrupt):
                     self._begin_anew()
             except Exception as error:
                 # A fault of ours: the sink tries again later and says so, and does not end in silence.
                 is_empty = False
                 log.debug("%s", self.one.name, exc_info=True)
-                self._learn(Sent(Outcome.RETRY, f"a fault in the agent: {error!r}"))
+                self._learn_of_trouble(f"a fault in the agent: {type(error).__name__}")
             with self._changed:
                 self._is_empty = is_empty
                 if is_last:
                     break
+
+    def _learn_of_trouble(self, words: str) -> None:
+        """Something here, no server, is why nothing is sent now."""
+        sent = Sent(Outcome.RETRY, words)
+        try:
+            with (
+                Journal.open(self._directory, create=False, read_only=True) as journal,
+                Outbox(self._directory, journal.id) as outbox,
+            ):
+                self._learn(sent, outbox)
+        except (JournalError, OutboxError, OSError):
+            self._learn(sent)
 
     def _begin_anew(self) -> None:
         """How far the sinks are is not known any more: everything is sent once more, with the same ids."""
@@ -227,11 +258,7 @@ class Line:
             sent: Sent | None = None
             while feed.is_pending(final=self._end_at is not None):
                 if sink is None:
-                    with _IMPORTING:
-                        self._had_credentials = has_credentials(self.one, self._config, course)
-                        sink = opened(self.one, self._config, course)
-                        privacy()
-                    stack.callback(sink.close)
+                    sink = self._open(course, stack)
                 sent = self._offered(sink, feed)
                 if sent is None or not self._goes_on(sent, feed, outbox):
                     return False
@@ -239,27 +266,54 @@ class Line:
                 outbox.note(self.one.name, sent_at=now_ms())
         return True
 
+    def _open(self, course: Course, stack: ExitStack) -> Sink:
+        with _IMPORTING:
+            from .sinks import secrets  # noqa: F401  with the sink's own modules
+
+            sink = opened(self.one, self._config, course)
+        authorization = authorization_of(self.one, self._config, course)
+        self._authorized_by = None if authorization is None else hash(authorization)
+        with self._changed:
+            self._sink = sink
+        stack.callback(self._close_sink)
+        return sink
+
+    def _close_sink(self) -> None:
+        with self._changed:
+            sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.close()
+
     def _keep_overtaken(self, feed: Feed) -> None:
         with self._changed:
             self._is_overtaken = self._is_overtaken or feed.is_overtaken
 
     def _offered(self, sink: Sink, feed: Feed) -> Sent | None:
         """What the sink said to the next body; None where the time is over."""
-        left = LONGEST_S if self._end_at is None else self._end_at - time.monotonic()
-        if left <= 0:
+        if self._left_s() <= 0:
             return None
         began = time.monotonic()
-        body = feed.next_body(sink)
+        try:
+            body = feed.next_body(sink)
+        except (JournalError, OutboxError, OSError):
+            raise
+        except Exception as error:  # a fault of ours must not hold up what is behind this record
+            log.debug("%s", self.one.name, exc_info=True)
+            return Sent(Outcome.REJECTED, f"a fault in the agent: {type(error).__name__}", status=UNSPEAKABLE)
         if self.one.kind.is_document:
             now = time.monotonic()
             self._rests_until = now + DOCUMENT_DUTY * (now - began)
         if isinstance(body, Sent):
             return body
         try:
-            return sink.send(body, min(left, LONGEST_S))
+            left = self._left_s()
+            return sink.send(body, left) if left > 0 else None
         finally:
             if not isinstance(body.content, bytes):
                 body.content.close()
+
+    def _left_s(self) -> float:
+        return LONGEST_S if self._end_at is None else min(LONGEST_S, self._end_at - time.monotonic())
 
     def _goes_on(self, sent: Sent, feed: Feed, outbox: Outbox) -> bool:
         """Whether the next body may be offered now."""
@@ -272,12 +326,12 @@ class Line:
                 # First: while it can't be noted (a full disk), the same is sent again, and ever more rarely.
                 feed.settle(sent)
                 self._learn(sent, outbox)
-                if circuit.rejected >= ALL_REJECTED and outbox.send_again(self.one.name):
-                    self.wake()  # it was not these records
-                return True
+                # It was not these records: they go before those behind them.
+                return not (circuit.rejected >= ALL_REJECTED and outbox.send_again(self.one.name))
             case Outcome.REJECTED:
                 # One that is too large, or was rejected before, says nothing of the others.
-                self._learn(sent, outbox, counts=sent.status != TOO_LARGE and not feed.is_again)
+                counts = sent.status not in (TOO_LARGE, UNSPEAKABLE) and not feed.is_again
+                self._learn(sent, outbox, counts=counts)
                 if self._circuit is not None and self._circuit.waits:
                     return False
                 feed.settle(sent)
@@ -316,6 +370,11 @@ class Line:
                 failed_at=now_ms() if after.why is not None else None,
                 next_at=next_at if after.why is not None else None,
             )
+
+
+def _is_learnpacks(one: Planned, course: Course) -> bool:
+    """Whether LearnPack sends its document to the same place."""
+    return one.kind.is_document and one.config.url == course.batch
 
 
 def _left_by(notes: Mapping[str, Any]) -> Circuit:

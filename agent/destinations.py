@@ -39,11 +39,15 @@ class Sink(Protocol):
         ...
 
     def send(self, body: Body, within_s: float) -> Sent:
-        """Offer it.  `within_s` bounds everything."""
+        """Offer it.  `within_s` bounds what a server may take; a file system is waited for."""
         ...
 
     def close(self) -> None:
         """Let go of connections; `send` may follow."""
+        ...
+
+    def abort(self) -> None:
+        """End a `send` that goes on in another thread."""
         ...
 
 
@@ -110,7 +114,8 @@ def planned(config: Config, course: Course) -> list[Planned]:
 
 def _named_by(course: Course, config: Config) -> Iterator[Planned]:
     for what, url in (("streaming", course.streaming), ("batch", course.batch)):
-        if url is not None:
+        is_ours = any((sink.kind, sink.url) == (f"learnpack-{what}", url) for sink in config.sinks)
+        if url is not None and not is_ours:  # else it would get everything twice
             sink = SinkConfig(f"course-{what}", f"learnpack-{what}", url)
             yield Planned(sink.name, sink, by_course=True, refused=_why_refused(url, config))
 
@@ -159,10 +164,10 @@ def opened(one: Planned, config: Config, course: Course) -> Sink:
 def _destination(one: Planned, config: Config, course: Course) -> Destination:
     from .sinks.http import Destination
 
-    credential = config.credentials.get(host_of(one.config.url).lower())
+    credential = credential_for(one, config)
     return Destination(
         url=one.config.url,
-        authorization=None if credential is None else _authorization(credential, course),
+        authorization=authorization_of(one, config, course),
         private=not one.by_course or config.send.private_addresses,
         ca_file=config.send.ca_file or None,
         proxy={"": None, "none": ""}.get(config.send.proxy, config.send.proxy),
@@ -196,10 +201,18 @@ def _systemd_credential(name: str) -> str:
         return ""
 
 
-def has_credentials(one: Planned, config: Config, course: Course) -> bool | None:
-    """Whether what is named for its host is there now; None where nothing is named."""
+def credential_for(one: Planned, config: Config) -> Credential | None:
+    """What is named for its host, if it may go with this sink."""
     credential = config.credentials.get(host_of(one.config.url).lower()) if one.config.url else None
-    return None if credential is None else _authorization(credential, course) is not None
+    if credential is None or (one.by_course and not (credential.learnpack_session or credential.for_courses)):
+        return None
+    return credential
+
+
+def authorization_of(one: Planned, config: Config, course: Course) -> str | None:
+    """The header that goes with it now; None where nothing is named for it, or what is named is not there."""
+    credential = credential_for(one, config)
+    return None if credential is None else _authorization(credential, course)
 
 
 def privacy_of(config: Config, course: Course) -> Privacy:

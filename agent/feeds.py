@@ -10,6 +10,8 @@ Threads and waiting are `agent.courier`'s, what a body looks like each sink's.
 
 from __future__ import annotations
 
+import os
+from binascii import crc32
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +20,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import orjson
 
 from .core.bodies import Body, Sendable, Whose
-from .core.course import Course
+from .core.course import Course, printable
 from .core.delivery import Outcome, Sent
 from .core.learnpack_forms import OUTPUTS
 from .core.privacy import Privacy
@@ -84,10 +86,12 @@ def feed_of(
     return Records(one, journal, outbox, privacy, course)
 
 
-def whose(journal: Journal, course: Course) -> Whose:
+def whose(journal: Journal, course: Course, privacy: Privacy) -> Whose:
     """LearnPack puts the user_id into its document at the login only; its session has it ever after."""
     user_id = keys_of(journal, "document").get("user_id") or user_id_of(course)
-    return Whose(telemetry_id(journal), user_id, course.slug)
+    # A course without a slug is called like its directory, and that may be called like the student.
+    is_directory = course.slug == printable(os.path.basename(course.root))
+    return Whose(telemetry_id(journal), user_id, privacy.text(course.slug) if is_directory else course.slug)
 
 
 class Records:
@@ -125,7 +129,7 @@ class Records:
         privacy = self._privacy()
         sendables = [self._sendable(record, privacy) for record in self._offered]
         if self._whose is None:
-            self._whose = whose(self._journal, self._course)
+            self._whose = whose(self._journal, self._course, privacy)
         return sink.body(sendables, self._whose)
 
     def _next_records(self) -> list[Record]:
@@ -271,7 +275,8 @@ class Document:
         spool.seek(0)
         from .sinks.learnpack import document_body
 
-        return document_body(cast("BinaryIO", spool), f"{self._journal.id}-document-{self._last}")
+        # The same document has the same id at each try, another one never.
+        return document_body(cast("BinaryIO", spool), f"{self._journal.id}-document-{self._last}-{self._checksum:08x}")
 
     def _write(self, spool: Any) -> Mapping[str, Any]:
         """Writes the document and returns it without its texts: all that the receiver's rules look at."""
@@ -281,8 +286,11 @@ class Document:
             planned = plan(self._journal, self._course, now_ms(), self._limit)
             silence = _Silence(self._journal)
             thin: dict[str, Any] = silence.without(privacy.plain(orjson.loads(planned.head)))
-            if (user_id := whose(self._journal, self._course).user_id) is not None:
-                thin["user_id"] = user_id
+            student = whose(self._journal, self._course, privacy)
+            if student.user_id is not None:
+                thin["user_id"] = student.user_id
+            if thin["slug"] == self._course.slug:
+                thin["slug"] = student.course
             head = orjson.dumps(thin)
             heads = [privacy.plain(silence.of_step(orjson.loads(step))) for _, step in planned.steps]
             steps = tuple((slug, orjson.dumps(step)) for (slug, _), step in zip(planned.steps, heads, strict=True))
@@ -295,8 +303,10 @@ class Document:
                 heads[index].setdefault(name, []).append(kept)
                 return privacy.attempt(element)
 
+            self._checksum = 0
             for piece in chunks(self._journal, replace(planned, head=head, steps=steps), changed):
                 spool.write(piece)
+                self._checksum = crc32(piece, self._checksum)
         return thin
 
     def settle(self, sent: Sent) -> None:

@@ -115,7 +115,7 @@ class Host:
         """Asked by the agent when something was said: whether its work is at an end."""
         control = self._control()
         if control.send_at > self._handled.send_at:
-            agent.send_now()
+            agent.send_now(to_all=control.send_to_all)
         is_over = control.forget_at > self._handled.forget_at
         self._handled = replace(control, forget_at=self._handled.forget_at)
         return is_over or control.why_silent(now_ms(), needs_consent=self._config.consent) is not None

@@ -14,7 +14,7 @@ from .config import Config
 from .core.bodies import Body, Sendable, Whose
 from .core.course import Course
 from .core.delivery import Outcome, Sent
-from .destinations import Planned, has_credentials, host_of, opened, planned, privacy_of
+from .destinations import Planned, authorization_of, credential_for, opened, planned, privacy_of
 from .explain import clock, duration
 from .feeds import feed_of, whose
 from .sensors.clock import now_ms
@@ -163,19 +163,20 @@ def test_sink(one: Planned, config: Config, course: Course, journal: Journal | N
     """
     student = Whose(TEST_NAME, None, course.slug)
     if journal is not None:  # without the user_id: with it 4Geeks would file it as this student's
-        student = replace(whose(journal, course), user_id=None)
+        student = replace(whose(journal, course, privacy_of(config, course)), user_id=None)
     sink = opened(one, config, course)
     try:
         sent = sink.send(sink.body([_marked(one, now_ms())], student), TEST_S)
     finally:
         sink.close()
-    if has_credentials(one, config, course) is False:
+    if credential_for(one, config) is not None and authorization_of(one, config, course) is None:
         return replace(sent, words=f"{sent.words}; sent without credentials, because {_missing(one, config)}")
     return sent
 
 
 def _missing(one: Planned, config: Config) -> str:
-    credential = config.credentials[host_of(one.config.url).lower()]
+    credential = credential_for(one, config)
+    assert credential is not None
     if credential.learnpack_session:
         return "nobody is logged in to LearnPack in this course"
     return f"here is no credential {credential.credential} (systemd gives it to its service only)"
@@ -212,7 +213,7 @@ def send_here(config: Config, course: Course, directory: str, within_s: float) -
 
 def credentials_word(one: Planned, config: Config) -> str:
     """Which credentials go with it, without a word of them."""
-    credential = config.credentials.get(host_of(one.config.url).lower()) if one.config.url else None
+    credential = credential_for(one, config)
     if credential is None:
         return "no credentials"
     source = (

@@ -164,8 +164,12 @@ class Agent:
     def look(self) -> None:
         self._queue.put(_Look)
 
-    def send_now(self) -> None:
-        self._courier.wake(now=True)
+    def send_now(self, *, to_all: bool) -> None:
+        """What waits goes now; `to_all`: also to servers that failed."""
+        if to_all:
+            self._courier.wake(now=True)
+        else:
+            self._courier.hurry()
 
     def _note_silence(self, silence: tuple[int, int] | None) -> bool:
         """Nothing was to be recorded then: what LearnPack recorded meanwhile is neither told nor sent.  Returns whether
@@ -382,8 +386,8 @@ class Agent:
             events.append(Gap(now, since, words, (Evidence(0, now, "the journal took nothing"),)))
         self._journal.append(events, state)
         self._waiting, self._dropped = [], None
-        self._bound_journal()
         self._courier.wake()
+        self._bound_journal()
 
     def _bound_journal(self) -> None:
         """The journal stays below the admin's limit: the oldest programs and outputs go, sent or not."""

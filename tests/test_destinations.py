@@ -12,7 +12,17 @@ import pytest
 
 from agent.config import SINK_KINDS, Config, Credential, Send, SinkConfig
 from agent.core.course import Course
-from agent.destinations import KINDS, Planned, _destination, has_credentials, host_of, opened, planned, privacy_of
+from agent.destinations import (
+    KINDS,
+    Planned,
+    _destination,
+    authorization_of,
+    credential_for,
+    host_of,
+    opened,
+    planned,
+    privacy_of,
+)
 from agent.sending import credentials_word
 from tests.sinks.faults import FaultServer
 
@@ -171,10 +181,27 @@ def test_a_place_is_the_host_with_the_port_that_the_url_names(url: str, host: st
     ],
 )
 def test_a_token_goes_to_the_host_it_is_named_for_and_to_no_other(url: str, is_meant: bool) -> None:
-    config = Config(credentials={"lrs.example.org": Credential(TOKEN)})
+    config = Config(credentials={"lrs.example.org": Credential(TOKEN, for_courses=True)})
     for one in (by_course(url, config), named(url)):
         assert authorization(one, config) == (f"Token {TOKEN}" if is_meant else None)
-        assert has_credentials(one, config, Course("/course", "demo")) == (True if is_meant else None)
+        assert authorization_of(one, config, Course("/course", "demo")) == (f"Token {TOKEN}" if is_meant else None)
+
+
+@pytest.mark.parametrize("what", [{"token": TOKEN}, {"credential": "lrs"}])
+def test_a_course_can_not_aim_what_the_admin_named_for_his_own_sink(what: dict[str, str]) -> None:
+    """It could name any path at that host, and the server would trust it."""
+    url = "https://lrs.example.org/any/path"
+    config = Config(credentials={"lrs.example.org": Credential(**what)})  # type: ignore[arg-type]
+    assert credential_for(named(url), config) is not None
+    assert credential_for(by_course(url, config), config) is None
+    allowed = Config(credentials={"lrs.example.org": Credential(**what, for_courses=True)})  # type: ignore[arg-type]
+    assert credential_for(by_course(url, allowed), allowed) is not None
+
+
+def test_a_url_that_the_configuration_has_too_gets_nothing_twice() -> None:
+    config = Config(sinks=(SinkConfig("own", "learnpack-batch", PUBLIC),))
+    course = Course("/course", "demo", batch=PUBLIC, streaming=PUBLIC)
+    assert [one.name for one in planned(config, course)] == ["own", "course-streaming"]
 
 
 def test_a_port_can_have_a_token_of_its_own() -> None:
@@ -201,7 +228,7 @@ def test_a_systemd_credential_is_read_when_it_is_needed_and_without_its_line_end
     course = Course("/course", "demo")
 
     def found() -> tuple[str | None, bool | None]:
-        return authorization(one, config), has_credentials(one, config, course)
+        return authorization(one, config), authorization_of(one, config, course) is not None
 
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     assert found() == (None, False)
@@ -228,12 +255,14 @@ def test_the_students_session_is_sent_only_where_the_admin_says_so_by_the_hosts_
     config = Config(credentials={"api.example.org": Credential(learnpack_session=True)})
     one = by_course(PUBLIC, config)
     assert authorization(one, config, course) is None  # nobody is logged in
-    assert has_credentials(one, config, course) is False
+    assert credential_for(one, config) is not None
+    assert authorization_of(one, config, course) is None
     (tmp_path / ".learn" / ".session" / "x").write_text(json.dumps(session))
     assert authorization(one, config, course) == "Token students-own"
     assert authorization(one, Config(), course) is None
     assert authorization(by_course("https://evil.org/", config), config, course) is None
-    assert authorization(one, Config(credentials={"api.example.org": Credential(TOKEN)}), course) == f"Token {TOKEN}"
+    token = Credential(TOKEN, for_courses=True)
+    assert authorization(one, Config(credentials={"api.example.org": token}), course) == f"Token {TOKEN}"
 
 
 def test_of_credentials_only_their_kind_is_told() -> None:

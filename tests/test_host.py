@@ -72,7 +72,7 @@ class Idle:
     def look(self) -> None:
         self._looks.release()
 
-    def send_now(self) -> None:
+    def send_now(self, *, to_all: bool) -> None:
         self.sent += 1
 
 

@@ -248,13 +248,13 @@ def test_a_bounded_journal_drops_the_oldest_outputs_and_says_so(
     agent = start()
     monkeypatch.setattr(agent, "_config", replace(Config(), journal_max_mb=1))
     run = a_compile("01-hello", 1, 2)
-    large = replace(run, run=replace(run.run, stdout="x" * 100_000))
-    for _ in range(30):
+    large = replace(run, run=replace(run.run, stdout="x" * 40_000))
+    for _ in range(60):
         agent._conclude([large])
         agent._flush()
         assert agent._journal.size < 1.2 * (1 << 20)
     reasons = [gap.reason for gap in gaps(state_dir)]
     assert reasons
     assert all(reason.startswith("the oldest programs and outputs were dropped, of ") for reason in reasons)
-    assert names(state_dir).count("compile") == 30
+    assert names(state_dir).count("compile") == 60
     assert not agent._waiting

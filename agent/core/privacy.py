@@ -91,12 +91,13 @@ _DEEPEST = 64
 #: The fields of a record in which the student's program and its output lie.  The tutor's talk is about the program, and
 #: quotes it.
 SOURCE = frozenset(("source_code", "student_message", "ai_response"))
-OUTPUT = frozenset(("stdout", "stderr", "message"))
+OUTPUT = frozenset(("stdout", "stderr", "message", "results"))
 
 _SECRET_WORD = r"[\w-]*(?:password|passwd|pwd|passphrase|token|secret|(?:api|access|private)[_-]?key|credential)s?"
 _SECRET_OPTION = re.compile(rf"--?{_SECRET_WORD}", re.IGNORECASE)
 _SECRET_IS = re.compile(rf"((?:--?)?{_SECRET_WORD}=).+", re.IGNORECASE | re.DOTALL)
 _LOGIN_OPTIONS = frozenset(("-u", "--user"))
+_CODE_IS = ("--eval=", "--print=")
 _CODE_OPTIONS = frozenset(("-c", "-e", "-p", "-pe", "--eval", "--print"))
 
 
@@ -173,6 +174,8 @@ class Privacy:
                     shown = "[secret]"
                 elif before in _CODE_OPTIONS and not self.source_code:
                     shown = "[source code]"
+            if isinstance(word, str) and word.startswith(_CODE_IS) and not self.source_code:
+                shown = f"{word.partition('=')[0]}=[source code]"
             if isinstance(shown, str):
                 shown = _SECRET_IS.sub(r"\1[secret]", shown) if _SECRET_IS.fullmatch(shown) else shown
             yield shown
@@ -190,7 +193,8 @@ class Privacy:
         sent: dict[str, Any] = {}
         for key, value in attempt.items():
             if names[key] in dropped:
-                sent[key] = ""
+                if key != "results":  # a list
+                    sent[key] = ""
             elif key in encoded:
                 sent[key] = self._base64(value, ours)
             elif key in plain:

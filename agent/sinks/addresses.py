@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, cast
 
 #: Like `socket.getaddrinfo(host, port, family, kind)`.
@@ -52,16 +53,20 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def connected(resolve: Resolve, host: str, port: int, *, private: bool, within_s: float) -> socket.socket:
-    """A connection to the first address that may be reached and answers.  Raises OSError, PrivateAddressError."""
+def connected(resolve: Resolve, host: str, port: int, *, private: bool, within_s: float, all_s: float) -> socket.socket:
+    """A connection to the first address that may be reached and answers; each may take `within_s`, all of them and the
+    look-up `all_s`.  Raises OSError, PrivateAddressError."""
+    until = monotonic() + all_s
     failure: OSError | PrivateAddressError = socket.gaierror(socket.EAI_NONAME, "its name has no address")
-    for family, kind, protocol, _, address in _addresses(resolve, host, port, within_s):
+    for family, kind, protocol, _, address in _addresses(resolve, host, port, min(within_s, all_s)):
         if not private and not is_public(str(address[0])):
             failure = PrivateAddressError()
             continue
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(within_s)
+            if (left := until - monotonic()) <= 0:
+                raise TimeoutError
+            connection.settimeout(min(within_s, left))
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:

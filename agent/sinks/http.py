@@ -117,6 +117,7 @@ class Server:
         self.destination = destination
         self._resolve = resolve
         self._way: _Way | None = None
+        self._until = 0.0  # the end of the `post` that goes on (monotonic, s)
         self._guard = _Guard()
 
     def post(self, body: bytes | BinaryIO, headers: Mapping[str, str], within_s: float = LONGEST_S) -> Answer:
@@ -126,7 +127,7 @@ class Server:
         destination's and replace those of the same name; what belongs to the connection (Host, Content-Length, …) is
         ours alone.
         """
-        until = monotonic() + within_s
+        self._until = until = monotonic() + within_s
         self._guard.begin(until)
         try:
             return self._post(body, headers, within_s, until)
@@ -143,6 +144,10 @@ class Server:
             return _no_answer(error)
         finally:
             self._guard.end()
+
+    def abort(self) -> None:
+        """End a `post` that goes on in another thread: there is no answer."""
+        self._guard.cut()
 
     def close(self) -> None:
         """Let go of the connection; the next `post` makes another."""
@@ -184,7 +189,7 @@ class Server:
                 response.close()
             response.release_conn()
             if response.status < 200:  # another answer comes, which is not the next post's
-                way.pools.clear()
+                self.close()
 
     def _found(self) -> _Way:
         """Raises NoWayError."""
@@ -222,7 +227,8 @@ class Server:
         return _Way(pools, urlopen, url, headers, withholds, asks_first)
 
     def _connect(self, host: str, port: int, timeout: float, private: bool) -> socket.socket:
-        connection = connected(self._resolve, host, port, private=private, within_s=timeout)
+        left = max(0.0, self._until - monotonic())
+        connection = connected(self._resolve, host, port, private=private, within_s=timeout, all_s=left)
         self._guard.watch(connection)
         return connection
 
@@ -268,6 +274,15 @@ class _Guard:
             self._thread = None
             self._changed.notify()
 
+    def cut(self) -> None:
+        with self._changed:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
     def _drop(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -282,10 +297,9 @@ class _Guard:
                 if left > 0:
                     self._wakes_at = monotonic() + left
                     self._changed.wait(left)
-                elif self._socket is not None:
+                else:
                     self._end = None
-                    with suppress(OSError):
-                        self._socket.shutdown(socket.SHUT_RDWR)
+                    self._shut_down()
 
 
 # --- the way there ---

@@ -80,6 +80,9 @@ class Files:
     def close(self) -> None:
         """Nothing is kept open."""
 
+    def abort(self) -> None:
+        """A file system can't be interrupted."""
+
 
 def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:64] or "_"

@@ -21,3 +21,6 @@ class Posting:
 
     def close(self) -> None:
         self._server.close()
+
+    def abort(self) -> None:
+        self._server.abort()

@@ -25,13 +25,14 @@ FOR_EVER = 0
 @dataclass(frozen=True, slots=True)
 class Control:
     """All times in ms.  From `silent_since` to `silent_until` nothing is recorded (None: there was never a pause; 0:
-    until somebody resumes).  `consent` None: never asked.  `send_at`: when somebody last wanted everything sent at
-    once; `forget_at`: when to erase everything."""
+    until somebody resumes).  `consent` None: never asked.  `send_at`: when somebody last wanted what waits to be
+    sent, with `send_to_all` also to servers that failed; `forget_at`: when to erase everything."""
 
     silent_since: int = 0
     silent_until: int | None = None
     consent: bool | None = None
     send_at: int = 0
+    send_to_all: bool = False
     forget_at: int = 0
 
     def why_silent(self, now: int, *, needs_consent: bool) -> str | None:
@@ -69,7 +70,11 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
     return Control(**known)
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"consent": (bool, type(None)), "silent_until": (int, type(None))}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "consent": (bool, type(None)),
+    "silent_until": (int, type(None)),
+    "send_to_all": (bool,),
+}
 
 
 def change_control(directory: str | os.PathLike[str], **changes: Any) -> Control:

@@ -79,6 +79,8 @@ UPDATE facts SET value = CAST(json_remove(CAST(value AS TEXT), '$.queue_length',
 }
 
 _DROPPED_TO = "texts_dropped_to"
+#: So many records keep their texts however small the journal is to be: some sink should get them first.
+_NEWEST = 16
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PAGE = 32
@@ -317,14 +319,16 @@ class Journal:
         return int(self.fact(_DROPPED_TO) or 0)
 
     def drop_texts(self, at_least: int) -> tuple[int, int]:
-        """Drops the texts (programs, outputs) of the oldest runs, of at least so many bytes if there are so many.
+        """Drops the texts (programs, outputs) of the oldest runs, of at least so many bytes if there are so many; those
+        of the newest records stay, whatever is asked for.
 
         Returns of how many runs, and the last one's number.  The runs themselves stay.
         """
-        query = "SELECT number, length(texts) FROM records WHERE texts IS NOT NULL ORDER BY number"
+        query = "SELECT number, length(texts) FROM records WHERE texts IS NOT NULL AND number<=? ORDER BY number"
         count = last = freed = 0
+        newest = self.last_number - _NEWEST
         with self.transaction():
-            for number, size in self.connection.execute(query):
+            for number, size in self.connection.execute(query, (newest,)):
                 count, last, freed = count + 1, number, freed + size
                 if freed >= at_least:
                     break

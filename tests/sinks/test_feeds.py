@@ -70,6 +70,8 @@ class Recorder:
 
     def close(self) -> None: ...
 
+    def abort(self) -> None: ...
+
     @property
     def numbers(self) -> list[list[int]]:
         return [numbers_of(content) for content in self.got]

@@ -22,7 +22,7 @@ def test_what_is_said_later_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
     change_control(tmp_path, consent=True)
     change_control(tmp_path, silent_since=3, silent_until=9)
     found = change_control(tmp_path, forget_at=7, send_at=8)
-    assert found == read_control(tmp_path) == Control(3, 9, True, 8, 7)
+    assert found == read_control(tmp_path) == Control(3, 9, True, 8, forget_at=7)
     assert os.listdir(tmp_path) == [NAME]
     assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
 

@@ -52,16 +52,17 @@ def test_what_is_dropped_later_adds_to_what_was_dropped_before(journal: Journal)
     assert sum(test.get("omitted", False) for test in document(journal)) == 10
 
 
-def test_a_journal_without_texts_drops_none(journal: Journal) -> None:
-    assert journal.drop_texts(1 << 40) == (40, 41)
+def test_the_newest_keep_theirs_whatever_is_asked_for(journal: Journal) -> None:
+    assert journal.drop_texts(1 << 40) == (24, 25)
     assert journal.drop_texts(1 << 40) == (0, 0)
-    assert journal.dropped_to == 41
+    assert journal.dropped_to == 25
+    assert [test.get("omitted", False) for test in document(journal)] == [True] * 24 + [False] * 16
 
 
 def test_the_room_is_used_again_before_the_file_grows(journal: Journal, tmp_path: Path) -> None:
     journal.drop_texts(1 << 40)
     pages = journal.connection.execute("PRAGMA page_count").fetchone()[0]
-    journal.append([printed(number) for number in range(40, 75)], None)
+    journal.append([printed(number) for number in range(40, 60)], None)
     assert journal.connection.execute("PRAGMA page_count").fetchone()[0] <= pages
 
 
