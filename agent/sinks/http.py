@@ -421,8 +421,12 @@ def _connected(
 # --- what comes back ---
 
 
+#: A head, or a trailer, has no more lines; http.client reads on for ever.
+_MOST_LINES, _LONGEST_LINE = 250, 65_536
+
+
 class _Response(HTTPResponse):
-    """http.client takes a head that breaks off for a whole one."""
+    """http.client takes a head that breaks off for a whole one, and knows no end of a head or a trailer."""
 
     def begin(self) -> None:
         head = _Head(self.fp)
@@ -433,6 +437,12 @@ class _Response(HTTPResponse):
         if not head.is_whole:
             raise EOFError
 
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(_MOST_LINES):
+            if self.fp.readline(_LONGEST_LINE) in (b"\r\n", b"\n", b""):
+                return
+        raise HTTPException("an endless trailer")
+
 
 class _Head:
     """The lines of a head; `is_whole`: the last one that was read had its end."""
@@ -440,8 +450,12 @@ class _Head:
     def __init__(self, fp: Any) -> None:
         self.fp = fp
         self.is_whole = False
+        self._lines = 0
 
     def readline(self, at_most: int = -1) -> bytes:
+        self._lines += 1
+        if self._lines > _MOST_LINES:  # "100 Continue", again and again
+            raise HTTPException("an endless head")
         line: bytes = self.fp.readline(at_most)
         self.is_whole = line.endswith(b"\n")
         return line
