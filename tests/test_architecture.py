@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "sensors": {"core", "sensors"},
     "store": {"core", "store"},
     "sinks": {"core", "sinks", ""},  # "": the version
-    "hosting": {"hosting"},
+    "hosting": {"core", "hosting"},
+    "config": {"config", "core"},
 }
 
 

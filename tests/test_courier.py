@@ -444,6 +444,64 @@ def test_learn_json_s_urls_come_and_go_while_it_runs(lab: Lab, servers: Callable
     assert (numbers(one), numbers(other)) == ([1, 2], [3, 4])
 
 
+# --- another configuration ---
+
+
+def test_sinks_that_are_configured_from_now_on_get_what_waits_and_others_no_more(
+    lab: Lab, servers: Callable[[], FaultServer]
+) -> None:
+    first, second = servers(), servers()
+    lab.append(*runs(2))
+    courier = lab.start(streaming(first))
+    first.wait_for(2)
+    until(lambda: lab.cursor("a") == 2)
+    courier.set_config(lab.config(streaming(second, "b")))
+    second.wait_for(2)
+    lab.append(*runs(1, first=10))
+    second.wait_for(3)
+    assert (numbers(first), numbers(second)) == ([1, 2], [1, 2, 3])
+
+
+def test_a_configuration_with_the_same_sinks_disturbs_none(lab: Lab, server: FaultServer) -> None:
+    courier = lab.start(streaming(server))
+    before = dict(courier._lines)
+    courier.set_config(replace(lab.config(streaming(server)), idle_minutes=9, document_max_mb=3))
+    assert courier._lines == before
+    for other in (
+        lab.config(streaming(server), output=False),
+        replace(lab.config(streaming(server)), credentials={"a.example": Credential(token="t")}),
+    ):
+        courier.set_config(other)
+        assert courier._lines["a"] is not before["a"]
+        before = dict(courier._lines)
+
+
+def test_what_is_on_its_way_is_broken_off_and_sent_as_it_is_wanted_now(lab: Lab, server: FaultServer) -> None:
+    server.script(silence)
+    courier = lab.start(streaming(server))
+    lab.append(*runs(1))
+    server.wait_for(1)
+    began = time.monotonic()
+    courier.set_config(lab.config(streaming(server), source_code=False))
+    until(lambda: lab.cursor("a") == 1)
+    assert time.monotonic() - began < GENEROUS_S
+    assert [number_of(request) for request in server.received] == [1, 1]
+    until(lambda: not sink_threads())
+
+
+def test_a_host_that_is_not_allowed_any_more_gets_nothing_and_that_is_said_again(
+    lab: Lab, server: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    course = replace(COURSE, streaming=server.url)
+    courier = lab.start(course=course)
+    assert list(courier._lines) == ["course-streaming"]
+    for times in (1, 2):
+        courier.set_config(lab.config(course_hosts=()))
+        assert courier._lines == {}
+        assert caplog.text.count("course-streaming is not used") == times
+        courier.set_config(lab.config())
+
+
 def test_a_host_that_a_course_may_not_name_gets_nothing(
     lab: Lab, server: FaultServer, caplog: pytest.LogCaptureFixture
 ) -> None:

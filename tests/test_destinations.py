@@ -15,9 +15,9 @@ from agent.core.course import Course
 from agent.destinations import (
     KINDS,
     Planned,
-    _destination,
     authorization_of,
     credential_for,
+    destination_of,
     host_of,
     opened,
     planned,
@@ -40,7 +40,7 @@ def named(url: str) -> Planned:
 
 
 def authorization(one: Planned, config: Config, course: Course | None = None) -> str | None:
-    return _destination(one, config, course or Course("/course", "demo")).authorization
+    return destination_of(one, config, course or Course("/course", "demo")).authorization
 
 
 def test_every_kind_of_the_configuration_is_known() -> None:
@@ -133,9 +133,9 @@ def test_a_private_address_is_only_reached_by_the_admins_word() -> None:
     course = Course("/course", "demo")
     closed, opened_ = Config(), Config(send=Send(private_addresses=True))
     url = "http://127.0.0.1:1/"
-    assert not _destination(by_course(url), closed, course).private
-    assert _destination(by_course(url), opened_, course).private
-    assert _destination(named(url), closed, course).private
+    assert not destination_of(by_course(url), closed, course).private
+    assert destination_of(by_course(url), opened_, course).private
+    assert destination_of(named(url), closed, course).private
 
 
 def test_a_courses_url_reaches_no_server_of_this_machine() -> None:

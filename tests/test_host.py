@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent import host as module
-from agent.config import Config, course_state_dir
+from agent.config import Config, ConfigError, Fault, course_state_dir
 from agent.host import Host
 from agent.sensors.clock import now_ms
 from agent.sensors.course import read_course
@@ -49,10 +53,20 @@ class Idle:
     made_by: Callable[[Idle], object]
 
     def __init__(
-        self, course: object, config: object, directory: str, record: object, lock: Lock, silence: object
+        self,
+        course: object,
+        config: Config,
+        directory: str,
+        record: object,
+        lock: Lock,
+        watchdog: object,
+        away: str | None,
+        silence: object,
     ) -> None:
         self.lock, self.silence, self.directory = lock, silence, directory
+        self.config, self.away = config, away
         self.sent = 0
+        self.is_end = False
         self._wake = threading.Event()
         self._looks = threading.Semaphore(0)
         self._is_stopped = False
@@ -65,7 +79,8 @@ class Idle:
             if is_over(self):
                 return
 
-    def stop(self) -> None:
+    def stop(self, *, is_end: bool) -> None:
+        self.is_end = is_end
         self._is_stopped = True
         self._looks.release()
 
@@ -74,6 +89,13 @@ class Idle:
 
     def send_now(self, *, to_all: bool) -> None:
         self.sent += 1
+
+    def set_config(self, config: Config) -> bool:
+        """As the agent: what its sensors were made with is another agent's."""
+        if config.idle_minutes != self.config.idle_minutes:
+            return False
+        self.config = config
+        return True
 
 
 @pytest.fixture
@@ -90,7 +112,8 @@ class Hosted:
         found = read_course(str(course))
         self.directory = Path(course_state_dir(Config(state_dir=str(state)), found.root))
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.host = Host(found, config, str(self.directory), None)
+        self.config: Config | ConfigError = config  # what is read at the next reload
+        self.host = Host(found, config, str(self.directory), self._read, None)
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run)
 
@@ -99,6 +122,11 @@ class Hosted:
             self.host.run()
         except BaseException as error:
             self.failure = error
+
+    def _read(self) -> Config:
+        if isinstance(self.config, ConfigError):
+            raise self.config
+        return self.config
 
     def say(self, **changes: Any) -> None:
         change_control(self.directory, **changes)
@@ -299,6 +327,142 @@ def test_a_receipt_that_can_not_be_written_does_not_end_the_agent(
     assert one.failure is None
 
 
+# --- the configuration is read again ---
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """A reload sets that of the whole process."""
+    before = module.log.level
+    yield
+    module.log.setLevel(before)
+
+
+def test_what_the_agent_can_take_in_its_work_it_takes(hosted: Callable[..., Hosted], made: list[Idle]) -> None:
+    one = hosted()
+    until(lambda: made)
+    one.config = Config(document_max_mb=9)
+    one.host.reload()
+    until(lambda: made[0].config == one.config)
+    one.say(silent_until=0)
+    until(lambda: one.host._agent is None)
+    one.say(silent_until=1)
+    until(lambda: len(made) == 2)
+    assert (made[1].config, made[1].away) == (one.config, None)
+
+
+def test_for_what_it_was_made_with_another_agent_begins_and_says_why(
+    hosted: Callable[..., Hosted], made: list[Idle]
+) -> None:
+    one = hosted()
+    until(lambda: made)
+    one.config = Config(idle_minutes=9)
+    one.host.reload()
+    until(lambda: len(made) == 2)
+    assert [agent.config.idle_minutes for agent in made] == [5, 9]
+    assert [agent.away for agent in made] == [None, "the agent began anew with another configuration"]
+    assert made[0].is_end is False
+    one.host.look()
+    one.say(silent_until=0)
+    until(lambda: one.host._agent is None)
+    one.say(silent_until=1)
+    until(lambda: len(made) == 3)
+    assert made[2].away is None, "that was told"
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_with_a_fault_in_it_the_configuration_stays_as_it_was(
+    hosted: Callable[..., Hosted], made: list[Idle], caplog: pytest.LogCaptureFixture, is_paused: bool
+) -> None:
+    one = hosted(is_started=False)
+    change_control(one.directory, silent_until=0 if is_paused else 1)
+    one.thread.start()
+    until(lambda: one.host._said is not None if is_paused else made)
+    fault = Fault("/etc/learnpack-agent/config.toml", 3, "no such key")
+    one.config = ConfigError((fault,))
+    one.host.reload()
+    until(lambda: "the configuration was read again" in caplog.text)
+    assert str(fault) in caplog.text
+    assert "the configuration stays as it was" in caplog.text
+    one.config = Config(document_max_mb=9)
+    one.host.reload()
+    until(lambda: one.host._config == one.config)
+    assert len(made) == (0 if is_paused else 1)
+
+
+def test_where_records_lie_is_no_other_place_before_the_next_start(
+    hosted: Callable[..., Hosted], made: list[Idle], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = hosted(state_dir="/var/one")
+    until(lambda: made)
+    one.config = Config(state_dir="/var/other", document_max_mb=9)
+    one.host.reload()
+    until(lambda: made[0].config.document_max_mb == 9)
+    assert made[0].config.state_dir == "/var/one"
+    assert "state_dir is another now; that holds from the next start on" in caplog.text
+
+
+def test_who_must_be_asked_from_now_on_is_not_watched_until_then(
+    hosted: Callable[..., Hosted], made: list[Idle]
+) -> None:
+    one = hosted()
+    until(lambda: made)
+    one.config = Config(consent=True)
+    one.host.reload()
+    until(lambda: one.host._said is not None)
+    one.config = Config()
+    one.host.reload()
+    until(lambda: len(made) == 2)
+
+
+def test_a_reload_while_the_agent_is_made_is_heard(hosted: Callable[..., Hosted], made: list[Idle]) -> None:
+    one = hosted(is_started=False)
+    one.config = Config(document_max_mb=9)
+    Idle.made_by = lambda _: one.host.reload()
+    one.thread.start()
+    until(lambda: made and made[0].config.document_max_mb == 9)
+
+
+def test_how_much_is_logged_is_another_at_once(
+    hosted: Callable[..., Hosted], made: list[Idle], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = hosted()
+    until(lambda: made)
+    for level, number in (("debug", logging.DEBUG), ("error", logging.ERROR), ("info", logging.INFO)):
+        one.config = Config(log_level=level)
+        one.host.reload()
+        until(partial(_is_logged_from, number))
+    one.host.reload()
+    until(lambda: "the configuration was read again: nothing is different" in caplog.messages)
+    assert len(made) == 1
+
+
+def _is_logged_from(level: int) -> bool:
+    return module.log.level == level
+
+
+@pytest.mark.parametrize(
+    ("calls", "is_end"),
+    [(["stop"], True), (["give_way"], False), (["give_way", "stop"], True), (["stop", "give_way"], True)],
+)
+def test_the_agent_knows_whether_another_begins_at_once(
+    hosted: Callable[..., Hosted], made: list[Idle], calls: list[str], is_end: bool
+) -> None:
+    one = hosted(is_started=False)
+
+    def call(_: Idle) -> None:
+        for name in calls:
+            getattr(one.host, name)()
+
+    Idle.made_by = lambda _: Idle.made[0].look()
+    one.thread.start()
+    until(lambda: one.host._agent is not None)
+    call(made[0])
+    one.thread.join(20)
+    assert not one.thread.is_alive()
+    assert made[0].is_end is is_end
+
+
 # --- the real agent ---
 
 
@@ -479,3 +643,74 @@ def test_signals_from_the_first_moment_of_the_lock_on_do_no_harm(stage: Stage, c
         assert agent.process.poll() is None, agent.log
         time.sleep(0.002)
     assert agent.stop() == 0
+
+
+def test_a_configuration_that_is_read_again_is_worked_with_and_a_begin_anew_is_a_gap(
+    stage: Stage, course: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    with FaultServer() as server:
+        agent = stage.agent(course, arguments=(f"--config={config}",)).start()
+        assert agent.process is not None
+
+        def reload(text: str) -> None:
+            assert agent.process is not None
+            times = agent.log.count("the configuration was read again")
+            config.write_text(text)
+            agent.process.send_signal(signal.SIGHUP)
+            until(lambda: agent.log.count("the configuration was read again") > times)
+
+        sink = f'[[sink]]\nname = "otlp"\nkind = "otlp"\nurl = "{server.url}/y"\ndelay_seconds = 0\n'
+        reload(sink)
+        work(agent)
+        until(lambda: server.received)
+        assert gaps(agent.events()) == []
+
+        reload(f"no_such_key = 1\n{sink}")
+        assert f"{config}:1" in agent.log or f"{config}, line 1" in agent.log
+        assert "the configuration stays as it was" in agent.log
+
+        reload(f"idle_minutes = 9\n{sink}")
+        until(lambda: agent.log.count("ready: ") == 2)
+        work(agent, "02-sum")
+        events = agent.wait_for(lambda events: count(events, "compile", "02-sum") == 1)
+        assert gaps(events) == ["the agent began anew with another configuration"]
+        assert count(events, "session_end") == 0, "the student works on"
+
+        received = len(server.received)
+        reload("idle_minutes = 9\n")
+        work(agent, "07-free")
+        agent.wait_for(lambda events: count(events, "compile", "07-free") == 1)
+        assert agent.stop() == 0
+        assert len(server.received) == received
+    assert "Traceback" not in agent.log
+
+
+@pytest.mark.parametrize("how", ["signal", "closed"])
+def test_in_a_terminal_the_end_of_the_terminal_is_the_end(stage: Stage, course: Path, how: str) -> None:
+    agent = stage.agent(course)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir("/")
+        os.execve(sys.executable, agent.command("run"), {**agent.environment, "PYTHONWARNINGS": "error"})
+    try:
+        shown = b""
+        while b"ready: watching" not in shown:
+            shown += os.read(terminal, 4096)
+        if how == "signal":
+            os.kill(pid, signal.SIGHUP)
+        else:
+            os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+        # 120: the interpreter could not write its last words to a terminal that is gone.
+        assert os.waitstatus_to_exitcode(status) in ((0,) if how == "signal" else (0, 120))
+        assert holder(state_of(agent)) is None
+        with agent.journal() as journal:
+            assert "stopped_at" in journal.fact("status")
+    finally:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        if how == "signal":
+            os.close(terminal)

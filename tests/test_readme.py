@@ -5,14 +5,15 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
-import tomllib
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from agent import cli
 from agent.config import Config, Credential, Send, SinkConfig, load_config
+from agent.config.showing import toml
+from agent.config.words import WORDS
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
@@ -61,17 +62,11 @@ def test_every_extra_that_a_command_installs_exists() -> None:
 
 
 def test_the_table_of_settings_is_the_configuration() -> None:
-    tables = {"send", "sinks", "credentials"}
-    settings = {field.name: field.default for field in fields(Config) if field.name not in tables}
-    assert defaults_told("`config.toml`", len(settings)) == {**settings, "state_dir": None}
-    assert defaults_told("`[send]`", len(fields(Send))) == asdict(Send())
-
-
-def defaults_told(above: str, count: int) -> dict[str, object]:
-    """The first table below these words: key → default, None where that is told in words."""
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", README[README.index(above) :], re.MULTILINE)[:count]
-    told = {key: tomllib.loads(f"it = {text.strip('`')}")["it"] if "`" in text else None for key, text in rows}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+    """Key, default and meaning, row by row: the words are those of `config default`."""
+    for above, table, defaults in (("| `config.toml` |", "", Config()), ("`[send]`, for all", "send", Send())):
+        keys = [field.name for field in fields(defaults) if field.name not in ("send", "sinks", "credentials")]
+        rows = [f"| `{key}` | `{toml(getattr(defaults, key))}` | {WORDS[table][key]} |" for key in keys]
+        assert README[README.index(above) :].split("|---|\n")[1].split("\n\n")[0].splitlines() == rows
 
 
 def test_the_readme_names_every_key_of_the_other_tables() -> None:
@@ -81,8 +76,15 @@ def test_the_readme_names_every_key_of_the_other_tables() -> None:
     assert [key for key in keys if f"`{key}`" not in told.split("`[credentials")[1]] == []
 
 
-def test_the_example_of_a_configuration_is_one(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)\n```", README, re.DOTALL)
+def test_the_examples_of_a_configuration_are_some(tmp_path: Path) -> None:
+    courses, example = re.findall(r"```toml\n(.*?)\n```", README, re.DOTALL)
+    (tmp_path / "config.toml").write_text(courses)
+    exam, other = (
+        load_config(file=str(tmp_path / "config.toml"), environment={}, arguments={}, course=course)
+        for course in ("/home/ada/exam-1", "/home/ada/python")
+    )
+    assert (exam.idle_minutes, exam.consent, exam.send.output) == (10, True, False)
+    assert (other.idle_minutes, other.consent, other.send.output) == (10, False, True)
     (tmp_path / "config.toml").write_text(example)
     config = load_config(file=str(tmp_path / "config.toml"), environment={}, arguments={})
     assert [sink.name for sink in config.sinks] == ["school", "lrs"]

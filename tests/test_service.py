@@ -15,6 +15,7 @@ from agent.config import Config
 from agent.core.events import Gap
 from agent.core.observations import AgentStarted, CourseRead, RunRecorded
 from agent.document_keeper import SERVER_SILENCE_MS
+from agent.hosting.notify import Watchdog
 from agent.sensors.clock import now_ms
 from agent.sensors.course import read_course
 from agent.sensors.processes.sensor import ProcessSensor
@@ -44,7 +45,9 @@ def start(course: Path, state_dir: Path) -> Iterator[Start]:
         state_dir.mkdir(exist_ok=True)
         if agents:
             agents[-1].lock.release()  # the host's, in the agent's next life
-        agents.append(Agent(read_course(str(course)), Config(), str(state_dir), None, Lock.acquire(state_dir)))
+        lock = Lock.acquire(state_dir)
+        watchdog = Watchdog({}, os.getpid())
+        agents.append(Agent(read_course(str(course)), Config(), str(state_dir), None, lock, watchdog))
         return agents[-1]
 
     yield start
@@ -227,7 +230,39 @@ def test_processes_that_were_left_out_are_told_with_the_next_observation(
         assert journal.fact("status")["skipped"] == 2
 
 
+# Another configuration
+
+
+def test_what_can_be_changed_in_mid_life_is_changed_and_the_rest_is_not(start: Start) -> None:
+    agent = start()
+    for fixed in (
+        replace(Config(), session_silence_minutes=1),
+        replace(Config(), idle_minutes=1),
+        replace(Config(), output_max_kb=1),
+        replace(Config(), process_sensor="polling"),
+    ):
+        assert not agent.set_config(replace(fixed, document_max_mb=3))
+        assert agent._document.file.limit == Config().document_max_mb << 20
+    assert agent.set_config(replace(Config(), document_max_mb=3, journal_max_mb=7))
+    assert agent._document.file.limit == 3 << 20
+    assert agent._config.journal_max_mb == 7
+
+
 # The end
+
+
+@pytest.mark.parametrize(("calls", "has_ended"), [([False], False), ([True], True), ([True, False], True)])
+def test_the_session_ends_with_the_agent_unless_another_begins_at_once(
+    start: Start, course: Path, state_dir: Path, calls: list[bool], has_ended: bool
+) -> None:
+    agent = start()
+    agent._handle(AgentStarted(now_ms()))
+    agent._handle(CourseRead(now_ms(), read_course(str(course))))
+    agent._handle(executed(now_ms(), 10, SERVER, cwd=str(course.resolve())))
+    for is_end in calls:
+        agent.stop(is_end=is_end)
+    agent._close()
+    assert names(state_dir) == ["session_start", *(["session_end"] if has_ended else [])]
 
 
 def test_whatever_fails_at_the_end_the_rest_is_still_tried(start: Start, state_dir: Path, course: Path) -> None:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.sensors.processes.proc_connector import EXEC, EXIT, open_socket
+from agent.sensors.processes.proc_socket import EXEC, EXIT, open_socket
 
 IN_MODIFY, IN_CLOSE_WRITE, IN_CREATE = 0x2, 0x8, 0x100
 

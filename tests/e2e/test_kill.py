@@ -1,6 +1,6 @@
 """The agent is killed at random moments while a student works.
 
-Twenty times in CI; LEARNPACK_AGENT_KILLS=200 for a long look.  LEARNPACK_AGENT_SEED repeats a sequence of moments.
+Twenty times in CI; LEARNPACK_TEST_KILLS=200 for a long look.  LEARNPACK_TEST_SEED repeats a sequence of moments.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tests.standin.agent import Event, was_too_short
 from tests.standin.courses import PYTHON, make_course
 from tests.until import until
 
-KILLS = int(os.environ.get("LEARNPACK_AGENT_KILLS", "20"))
-SEED = int(os.environ.get("LEARNPACK_AGENT_SEED", "0")) or random.randrange(1, 1_000_000)
+KILLS = int(os.environ.get("LEARNPACK_TEST_KILLS", "20"))
+SEED = int(os.environ.get("LEARNPACK_TEST_SEED", "0")) or random.randrange(1, 1_000_000)
 #: A run that ended so long before the kill must have been written down, or three times what the slowest run took.  The
 #: promise is milliseconds.
 MARGIN_MS = 500

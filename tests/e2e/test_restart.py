@@ -55,7 +55,7 @@ def test_a_server_that_was_there_first_is_found(stage: Stage, course: Path) -> N
     assert_perfect(events, learnpack.truth, {"01-hello": tested["ended_at"]})
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
 def test_a_run_in_flight_over_a_restart_is_one_event(stage: Stage, course: Path, sig: signal.Signals) -> None:
     agent = stage.agent(course).start()
     student = stage.student(course)
@@ -95,7 +95,7 @@ def test_a_run_that_began_while_the_agent_was_away_is_seen_to_its_end(stage: Sta
     assert_perfect(agent.events(), [typed.ran("compile", "07-free", source=LONG)], {})
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
 def test_a_restart_repeats_nothing_and_loses_nothing(stage: Stage, course: Path, sig: signal.Signals) -> None:
     agent = stage.agent(course).start()
     learnpack = stage.learnpack(course).start()
@@ -119,6 +119,64 @@ def test_a_restart_repeats_nothing_and_loses_nothing(stage: Stage, course: Path,
     assert_perfect(events, learnpack.truth, {"00-welcome": opened["at"], "01-hello": tested["ended_at"]})
     assert count(events, "open_step", "01-hello") == 1, "a restart opens nothing"
     assert len({event["id"] for event in events}) == len(events)
+
+
+def test_a_restart_of_the_agent_leaves_the_students_session_open(stage: Stage, course: Path) -> None:
+    agent = stage.agent(course).start()
+    learnpack = stage.learnpack(course).start()
+    learnpack.open("01-hello")
+    agent.wait_for(lambda events: count(events, "open_step") > 0)
+    assert agent.stop(signal.SIGUSR2) == 0
+    assert sessions(agent.events()) == ["session_start"]
+    agent.start()
+    learnpack.build("01-hello")
+    agent.wait_for(lambda events: count(events, "compile") > 0)
+    learnpack.stop()
+    events = agent.wait_for(lambda events: count(events, "session_end") > 0)
+    assert sessions(events) == ["session_start", "session_end"]
+    assert_perfect(events, learnpack.truth, {})
+
+
+def test_who_stops_the_agent_ends_the_session_and_what_follows_is_another(stage: Stage, course: Path) -> None:
+    agent = stage.agent(course).start()
+    learnpack = stage.learnpack(course).start()
+    learnpack.open("01-hello")
+    learnpack.build("01-hello")
+    agent.wait_for(lambda events: count(events, "compile") > 0)
+    asked = now_ms()
+    assert agent.stop() == 0
+    stopped = agent.events()
+    assert sessions(stopped) == ["session_start", "session_end"]
+    end = stopped[-1]
+    assert asked - CLOCK_MS <= end["at"] <= now_ms() + CLOCK_MS, "the server goes on, and until now so did the session"
+    assert end["left"]["step_slug"] == "01-hello"
+    document = agent.document()
+    assert document is not None
+    assert document["workout_session"][-1]["ended_at"] == end["at"]
+    agent.start()
+    learnpack.build("01-hello")
+    agent.wait_for(lambda events: count(events, "compile") > 1)
+    learnpack.stop()
+    events = agent.wait_for(lambda events: count(events, "session_end") > 1)
+    assert sessions(events) == ["session_start", "session_end"] * 2
+    times = [event["at"] for event in events if event["event"].startswith("session_")]
+    assert times == sorted(times)
+    assert_perfect(events, learnpack.truth, {})
+
+
+def test_without_a_server_the_session_ends_with_the_last_work(stage: Stage, course: Path) -> None:
+    agent = stage.agent(course).start()
+    student = stage.student(course)
+    student.type("python exercises/01-hello/app.py")
+    events = agent.wait_for(lambda events: count(events, "compile") > 0)
+    assert agent.stop() == 0
+    end = agent.events()[-1]
+    assert end["event"] == "session_end"
+    worked = max(event["at"] for event in events if event["event"] == "compile")
+    assert worked - CLOCK_MS <= end["at"] <= worked + CLOCK_MS
+    agent.start()
+    agent.stop()
+    assert sessions(agent.events()) == ["session_start", "session_end"], "who does nothing has no other session"
 
 
 def test_a_server_that_went_away_meanwhile_has_its_session_ended(stage: Stage, course: Path) -> None:

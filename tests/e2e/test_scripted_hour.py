@@ -4,7 +4,7 @@ Five sinks, one of each kind, get a journal that was filled before and what a st
 servers do, everything arrives, with the same id and the same bytes each time, in order, and nothing is parked.
 
 The agent's pauses between two tries are real, and grow to 15 minutes; where the script lets time go by, somebody says
-`send --now` instead.  LEARNPACK_AGENT_SEED repeats a sequence of faults; the moments are the machine's.
+`send --now` instead.  LEARNPACK_TEST_SEED repeats a sequence of faults; the moments are the machine's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.standin.agent import Agent
 from tests.standin.courses import PYTHON, make_course
 from tests.until import until
 
-SEED = int(os.environ.get("LEARNPACK_AGENT_SEED", "0")) or random.randrange(1, 1_000_000)
+SEED = int(os.environ.get("LEARNPACK_TEST_SEED", "0")) or random.randrange(1, 1_000_000)
 #: A kind's own delay would let it see one burst of events instead of many.
 CONFIG = """\
 [send]

@@ -1,6 +1,6 @@
 """Server and agent are killed at random moments while a student works and LearnPack writes telemetry of its own.
 
-Thirty times in CI; LEARNPACK_AGENT_KILLS=300 for a long look.  LEARNPACK_AGENT_SEED repeats a sequence of moments.
+Thirty times in CI; LEARNPACK_TEST_KILLS=300 for a long look.  LEARNPACK_TEST_SEED repeats a sequence of moments.
 
 What can't be demanded of anybody: a document that was whole on the disk for a moment only, or while no agent looked,
 before the server died in the middle of the next write.  Everything that stood there for MARGIN_MS while an agent was
@@ -35,8 +35,8 @@ from tests.standin.learnpack import LearnPack
 from tests.standin.score import shown
 from tests.standin.telemetry_file import identities, now_ms
 
-KILLS = int(os.environ.get("LEARNPACK_AGENT_KILLS", "30"))
-SEED = int(os.environ.get("LEARNPACK_AGENT_SEED", "0")) or random.randrange(1, 1_000_000)
+KILLS = int(os.environ.get("LEARNPACK_TEST_KILLS", "30"))
+SEED = int(os.environ.get("LEARNPACK_TEST_SEED", "0")) or random.randrange(1, 1_000_000)
 #: What was so long before a kill must have been written down.
 MARGIN_MS = 700
 #: Two times of one thing differ by less, where it is not known from when to when it lasted.

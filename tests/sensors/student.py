@@ -23,6 +23,7 @@ import pytest
 from agent.core.course import ENTRIES, Course, step_from
 from agent.core.observations import Observation, ProcessesListed, ProcessExecuted, ProcessExited
 from agent.sensors.processes.level import Level, Mailbox, Refused
+from agent.sensors.processes.procfs import Words
 from agent.sensors.processes.tracking import Tracker
 from tests.until import until
 
@@ -282,24 +283,30 @@ class Seen:
 
 
 class Heard:
-    """What a tracker was told of: the pids that executed a program, each after it was looked at; and of those that
-    were over before they could be read, the ones whose end was told."""
+    """What a tracker was told of: the pids that executed a program, each after it was looked at; and of those the
+    ones that were over before they could be read."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.executed: list[int] = []
         self.unreadable: list[int] = []
-        executed, exited_unread = Tracker.executed, Tracker.exited_unread
+        executed = Tracker.executed
 
-        def hear_executed(tracker: Tracker, pid: int, at: int) -> None:
-            executed(tracker, pid, at)
+        def hear_executed(tracker: Tracker, pid: int, at: int) -> bool:
+            read = tracker.reader.words
+
+            def hear_words(pid: int) -> Words | None:
+                words = read(pid)
+                if words is None:
+                    self.unreadable.append(pid)
+                return words
+
+            with patch.context() as for_now:
+                for_now.setattr(tracker.reader, "words", hear_words)
+                answer = executed(tracker, pid, at)
             self.executed.append(pid)
-
-        def hear_exited_unread(tracker: Tracker, pid: int, parent: int, at: int) -> None:
-            exited_unread(tracker, pid, parent, at)
-            self.unreadable.append(pid)
+            return answer
 
         patch.setattr(Tracker, "executed", hear_executed)
-        patch.setattr(Tracker, "exited_unread", hear_exited_unread)
 
 
 def run_seen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -177,6 +178,23 @@ def test_a_link_to_the_course_is_an_alias(root: Path, tmp_path: Path) -> None:
     assert course.root == str(root)
     assert course.aliases == (str(tmp_path / "link"),)
     assert course_of(root).aliases == ()
+
+
+def test_a_course_has_the_name_that_the_file_system_writes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # macOS: both names lead to the directory, and F_GETPATH tells its own.
+    own = root.with_name("Own-Name")
+    own.symlink_to(root)
+    directories = {root.stat().st_ino: str(own)}
+
+    def get_path(descriptor: int, command: int, room: bytes) -> bytes:
+        assert command == 50
+        return directories[os.fstat(descriptor).st_ino].encode().ljust(len(room), b"\0")
+
+    monkeypatch.setattr(fcntl, "F_GETPATH", 50, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", get_path)
+    course = course_of(root)
+    assert course.root == str(own)
+    assert course.aliases == (str(root),)
 
 
 @pytest.mark.parametrize(

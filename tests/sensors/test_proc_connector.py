@@ -28,7 +28,8 @@ from agent.core.observations import EventsLost, FileText, Observation, Processes
 from agent.sensors.clock import now_ms
 from agent.sensors.processes import proc_connector
 from agent.sensors.processes.level import Mailbox, has_ended, spawn_child
-from agent.sensors.processes.proc_connector import EXEC, EXIT, Connector, open_socket
+from agent.sensors.processes.proc_connector import Connector
+from agent.sensors.processes.proc_socket import EXEC, EXIT, open_socket
 from agent.sensors.processes.sensor import NO_LEVEL, ProcessSensor
 from tests.sensors.student import (
     PATIENCE_S,

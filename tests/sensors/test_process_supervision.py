@@ -21,7 +21,8 @@ from agent.core.observations import EventsLost, Observation, ProcessesListed, Pr
 from agent.sensors.clock import now_ms
 from agent.sensors.processes.level import Failed, Mailbox, Refused
 from agent.sensors.processes.pidfd import PidfdScan
-from agent.sensors.processes.proc_connector import Connector, open_socket
+from agent.sensors.processes.proc_connector import Connector
+from agent.sensors.processes.proc_socket import open_socket
 from agent.sensors.processes.procfs import has_procfs
 from agent.sensors.processes.scan import Polling
 from agent.sensors.processes.sensor import NO_LEVEL, ProcessSensor

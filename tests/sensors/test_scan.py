@@ -8,7 +8,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -420,5 +420,60 @@ def test_a_process_that_kqueue_can_no_longer_hold_is_over(desk: Desk, fake: Fake
     level._hold_all(level._waiter, tracker)
     exited = seen.exit_of(pid)
     assert (exited.exit_code, exited.exact) == (None, False)
+    level.close()
+    mailbox.close()
+
+
+class EndingMeanwhile(Psutil):
+    """When the processes are listed next, something happens first."""
+
+    before: Callable[[], object] | None = None
+
+    def pids(self) -> dict[int, int]:
+        before, self.before = self.before, None
+        if before is not None:
+            before()
+        return super().pids()
+
+
+@pytest.mark.usefixtures("few")
+def test_what_ends_while_a_look_begins_still_tells_its_status(desk: Desk, fake: FakeSelect, student: Student) -> None:
+    pid = start_slow(student, desk)
+    seen, reader, mailbox = Seen(), EndingMeanwhile(), Mailbox()
+    tracker, level = Tracker(desk.course, seen.put, reader), Polling(lambda mailbox: KqueueWaiter(mailbox, fake))
+    level.open(mailbox)
+    assert level._waiter is not None
+    finder = Finder(tracker)
+    level._look(finder, level._waiter, tracker)
+    assert pid in fake.queue.held
+
+    def end_and_tell() -> None:
+        end(student, pid)
+        fake.post(pid, FakeSelect.KQ_NOTE_EXIT | 0x04000000, 3 << 8)
+
+    reader.before = end_and_tell
+    level._look(finder, level._waiter, tracker)
+    exited = seen.exit_of(pid)
+    assert (exited.exit_code, exited.exact) == (3, True)
+    level.close()
+    mailbox.close()
+
+
+@pytest.mark.usefixtures("few")
+def test_a_fork_during_a_look_is_not_forgotten(desk: Desk, fake: FakeSelect, student: Student) -> None:
+    pid = start_slow(student, desk)
+    reader, mailbox = EndingMeanwhile(), Mailbox()
+    tracker, level = Tracker(desk.course, Seen().put, reader), Polling(lambda mailbox: KqueueWaiter(mailbox, fake))
+    level.open(mailbox)
+    assert level._waiter is not None
+    finder = Finder(tracker)
+    level._look(finder, level._waiter, tracker)
+    reader.before = lambda: fake.post(pid, FakeSelect.KQ_NOTE_FORK)
+    level._look(finder, level._waiter, tracker)
+    level._cost = 0.001
+    assert level._interval(tracker) == pytest.approx(scan._REST * 0.001)
+    level._look(finder, level._waiter, tracker)
+    assert level._interval(tracker) >= scan.BUSY[0][1]
+    end(student, pid)
     level.close()
     mailbox.close()

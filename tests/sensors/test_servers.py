@@ -11,6 +11,7 @@ from agent.sensors.course import read_course
 from agent.sensors.processes import servers
 from agent.sensors.processes.level import Refused
 from agent.sensors.processes.procfs import has_procfs
+from agent.store.lock import NAME, Lock
 from tests.conftest import Stage
 from tests.standin.courses import PYTHON, make_course
 
@@ -66,3 +67,19 @@ def test_where_processes_can_not_be_read_no_agent_is_seen(monkeypatch: pytest.Mo
     monkeypatch.setattr(servers, "has_procfs", lambda: False)
     monkeypatch.setattr(servers, "Psutil", refused)
     assert servers.agent_of("/lock") is None
+
+
+def test_of_two_agents_of_a_course_with_different_state_directories_the_later_one_sees_the_earlier(
+    tmp_path: Path,
+) -> None:
+    locks = {}
+    for name in ("earlier", "later"):
+        directory = tmp_path / name / "course-1234abcd"
+        directory.mkdir(parents=True)
+        locks[name] = Lock.acquire(directory), str(directory / NAME)
+    os.utime(locks["earlier"][1], ns=(1, 1))
+    assert servers.agent_before(locks["later"][1]) == os.getpid()
+    assert servers.agent_before(locks["earlier"][1]) is None
+    locks["earlier"][0].release()
+    assert servers.agent_before(locks["later"][1]) is None
+    locks["later"][0].release()

@@ -5,7 +5,7 @@ has a parser and types of its own, in Rust.  What it understood it sends on in t
 server in the test's process that reads both forms by the official definitions (`opentelemetry-proto`) and keeps the
 requests.
 
-Promised: loopback only, ports that the kernel chose, processes ended by their pid.  `LEARNPACK_AGENT_ROTEL` names the
+Promised: loopback only, ports that the kernel chose, processes ended by their pid.  `LEARNPACK_TEST_ROTEL` names the
 venv that has rotel (.ci/run makes one); without that variable the tests that need it are skipped, with a wrong one they
 fail.
 
@@ -36,7 +36,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from tests.until import until
 
-VARIABLE = "LEARNPACK_AGENT_ROTEL"
+VARIABLE = "LEARNPACK_TEST_ROTEL"
 
 #: A log record with what stands above it.
 Understood = tuple[Resource, InstrumentationScope, LogRecord]

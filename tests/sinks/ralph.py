@@ -2,7 +2,7 @@
 `fs` backend, which keeps the statements in a file and needs no database.
 
 Promised: its own HTTP server, its own checks and its own comparing of statements, in a process of its own that listens
-on loopback only and is ended by its pid.  `LEARNPACK_AGENT_RALPH` names the venv that has it (.ci/run makes one);
+on loopback only and is ended by its pid.  `LEARNPACK_TEST_RALPH` names the venv that has it (.ci/run makes one);
 without that variable the tests that need it are skipped, with a wrong one they fail.
 
 One thing is set that Ralph has no setting for: the `fs` backend of 5.1.0 creates its file at every write, so that an
@@ -31,7 +31,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-VARIABLE = "LEARNPACK_AGENT_RALPH"
+VARIABLE = "LEARNPACK_TEST_RALPH"
 
 _SERVER = """
 import json, os, pathlib, socket, sys

@@ -131,8 +131,8 @@ def find_node() -> str | None:
 
 
 def find_jest() -> Path | None:
-    """The `node_modules` that has jest: in $LEARNPACK_AGENT_JEST, or around the `jest` on PATH."""
-    named = os.environ.get("LEARNPACK_AGENT_JEST")
+    """The `node_modules` that has jest: in $LEARNPACK_TEST_JEST, or around the `jest` on PATH."""
+    named = os.environ.get("LEARNPACK_TEST_JEST")
     on_path = shutil.which("jest")
     places = [Path(named), Path(named) / "node_modules"] if named else []
     if on_path:
@@ -146,7 +146,7 @@ needs_java = pytest.mark.skipif(
 )
 needs_jest = pytest.mark.skipif(
     find_node() is None or find_jest() is None,
-    reason="no jest: neither on PATH nor in the directory that LEARNPACK_AGENT_JEST names",
+    reason="no jest: neither on PATH nor in the directory that LEARNPACK_TEST_JEST names",
 )
 
 

@@ -612,6 +612,17 @@ def test_a_link_in_the_place_of_learn_is_refused(place: Place, tmp_path: Path) -
     assert list(elsewhere.iterdir()) == []
 
 
+def test_a_link_in_the_place_of_the_course_is_refused(place: Place, tmp_path: Path) -> None:
+    """A student can move the course away and put a link to somebody else's directory in its place."""
+    elsewhere = tmp_path / "elsewhere"
+    place.root.rename(elsewhere)
+    place.root.symlink_to(elsewhere)
+    for action in (place.write, lambda: place.file.adopt(COURSE)):
+        with pytest.raises(DocumentError, match="symbolic link"):
+            action()
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_a_link_in_the_place_of_the_document_is_refused(place: Place, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("{}")

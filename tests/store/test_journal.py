@@ -491,6 +491,28 @@ def test_a_journal_of_an_older_agent_is_brought_up_to_date_and_keeps_its_records
         assert waiting(journal) == []
         state = from_plain(Snapshot, orjson.loads(journal.state() or b""))
         assert (state.opened, state.completed) == ({"01-hello", "02-more"}, {"01-hello"})
+    copy = tmp_path / f"{NAME}.schema-1"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with sqlite3.connect(copy) as before:
+        assert before.execute("PRAGMA user_version").fetchone() == (1,)
+        assert before.execute("SELECT value FROM facts WHERE key='state'").fetchone() == (STATE_OF_SCHEMA_1,)
+        assert before.execute("SELECT count(*) FROM records").fetchone() == (1,)
+    before.close()
+
+
+def test_a_journal_of_an_older_agent_that_can_not_be_copied_stays_as_it_is(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, create=True) as journal:
+        journal.append(EVENTS, STATE_OF_SCHEMA_1)
+        journal.connection.execute("DROP INDEX adopted_waiting")
+        journal.connection.execute("ALTER TABLE adopted DROP COLUMN waits")
+        journal.connection.execute("PRAGMA user_version=1")
+    (tmp_path / f"{NAME}.schema-1" / "in the way").mkdir(parents=True)
+    with pytest.raises(JournalFull, match=r"journal\.sqlite3\.schema-1"):
+        Journal.open(tmp_path, create=True)
+    with Journal.open(tmp_path, create=False, read_only=True) as journal:
+        assert journal.connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert journal.last_number == 4
+    assert sorted(path.name for path in tmp_path.iterdir() if "tmp" in path.name) == []
 
 
 def test_a_journal_of_an_older_agent_with_a_state_that_is_no_json_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -202,3 +202,15 @@ def test_a_reader_is_not_held_up_by_a_writer(directory: Path) -> None:
                 assert reader.cursor("a") == 1
         with reading(directory) as reader:
             until(lambda: reader.cursor("a") == 2, timeout=5)
+
+
+def test_the_queues_of_a_newer_agent_are_refused_in_one_line(tmp_path: Path) -> None:
+    with Outbox(tmp_path, "journal") as outbox:
+        outbox.acknowledge("school", 3)
+    with sqlite3.connect(tmp_path / NAME) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        connection.execute("PRAGMA user_version=9")
+    connection.close()
+    for read_only in (False, True):
+        with pytest.raises(OutboxError, match=r"written by a newer learnpack-agent \(queues 9, this one knows 1\)"):
+            Outbox(tmp_path, "journal", read_only=read_only)
