@@ -13,6 +13,7 @@ Known to be weak: a grading that was only given to LearnPack on its command line
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -84,9 +85,28 @@ def read_course(directory: str) -> Course:
     """The course in this directory, as it is on the disk now.  Looks nowhere above.  Raises CourseError."""
     given = os.path.abspath(directory)
     try:
-        return _read(os.path.realpath(given), given)
+        return _read(true_path(given), given)
     except OSError as error:  # a failing disk or network in the middle of it
         raise CourseError(f"{one_line(given)}: cannot be read: {error.strerror}") from None
+
+
+def true_path(path: str) -> str:
+    """The real path as the file system writes it.
+
+    On macOS a course in `my-course` can be named `My-Course` (or in another Unicode form), which `realpath` leaves; but
+    processes and FSEvents tell of it by its own name.
+    """
+    real = os.path.realpath(path)
+    if (get_path := getattr(fcntl, "F_GETPATH", None)) is None:
+        return real
+    try:
+        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.fsdecode(fcntl.fcntl(descriptor, get_path, bytes(1024)).partition(b"\0")[0]) or real
+        finally:
+            os.close(descriptor)
+    except OSError:  # it is not there, or may not be read
+        return real
 
 
 def _read(root: str, given: str) -> Course:

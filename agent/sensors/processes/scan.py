@@ -215,6 +215,7 @@ class Polling:
         self._held: dict[int, int] = {}  # pid -> born
         self._finder: Finder | None = None
         self._stirred = time.monotonic()
+        self._stirred_meanwhile = False  # during the last look
         self._looked = 0.0
         self._cost = 0.0
         self.last_event_ms = 0
@@ -245,9 +246,7 @@ class Polling:
             self._look(self._finder, waiter, tracker)
         while True:
             interval = self._interval(tracker)
-            ends, stirred = waiter.wait(mailbox.timeout(self._looked + interval))
-            for pid, status in ends:
-                self._ended(pid, status, tracker)
+            stirred = self._hear(waiter, tracker, mailbox.timeout(self._looked + interval))
             orders = mailbox.take()
             if orders.course is not None:
                 tracker.replace_course(orders.course)
@@ -262,6 +261,8 @@ class Polling:
 
     def _interval(self, tracker: Tracker) -> float:
         """Seconds between two looks, as things are now."""
+        if self._stirred_meanwhile:
+            return _REST * self._cost
         quiet = time.monotonic() - self._stirred
         interval = next((one for since, one in BUSY if quiet < since), None)
         if interval is None:
@@ -272,6 +273,8 @@ class Polling:
         begun = time.thread_time()
         before = tracker.tracked.copy()
         table = finder.find()
+        # What ended just before is missing in the table; only the waiter knows how it ended.
+        self._stirred_meanwhile = self._hear(waiter, tracker, 0)
         now = now_ms()
         for pid in list(tracker.tracked):
             if pid not in table or not waiter.hears_ends:
@@ -292,6 +295,13 @@ class Polling:
                     tracker.end_if_gone(pid, now_ms())
         for pid in self._held.keys() - tracker.tracked.keys():
             del self._held[pid]
+
+    def _hear(self, waiter: Waiter, tracker: Tracker, timeout: float | None) -> bool:
+        """Report the ends that are heard; returns whether any process forked or executed."""
+        ends, stirred = waiter.wait(timeout)
+        for pid, status in ends:
+            self._ended(pid, status, tracker)
+        return stirred
 
     def _ended(self, pid: int, status: int | None, tracker: Tracker) -> None:
         known = tracker.tracked.get(pid)
