@@ -149,7 +149,7 @@ def opened(one: Planned, config: Config, course: Course) -> Sink:
     from .sinks import learnpack, otlp, xapi
     from .sinks.http import Server
 
-    server = Server(_destination(one, config, course))
+    server = Server(destination_of(one, config, course))
     match one.config.kind:
         case "learnpack-streaming":
             return learnpack.Streaming(server)
@@ -161,7 +161,8 @@ def opened(one: Planned, config: Config, course: Course) -> Sink:
             return xapi.Xapi(server, one.config.version)
 
 
-def _destination(one: Planned, config: Config, course: Course) -> Destination:
+def destination_of(one: Planned, config: Config, course: Course) -> Destination:
+    """Where a sink that has a URL leads, with what goes with it now.  Imports requests."""
     from .sinks.http import Destination
 
     credential = credential_for(one, config)
@@ -213,6 +214,16 @@ def authorization_of(one: Planned, config: Config, course: Course) -> str | None
     """The header that goes with it now; None where nothing is named for it, or what is named is not there."""
     credential = credential_for(one, config)
     return None if credential is None else _authorization(credential, course)
+
+
+def missing_credentials(one: Planned, config: Config, course: Course) -> str | None:
+    """Why what is named for its host can't go with it now; None: it can, or nothing is named."""
+    credential = credential_for(one, config)
+    if credential is None or _authorization(credential, course) is not None:
+        return None
+    if credential.learnpack_session:
+        return "nobody is logged in to LearnPack in this course"
+    return f"here is no credential {credential.credential} (systemd gives it to its service only)"
 
 
 def privacy_of(config: Config, course: Course) -> Privacy:

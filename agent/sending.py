@@ -14,7 +14,7 @@ from .config import Config
 from .core.bodies import Body, Sendable, Whose
 from .core.course import Course
 from .core.delivery import Outcome, Sent
-from .destinations import Planned, authorization_of, credential_for, opened, planned, privacy_of
+from .destinations import Planned, credential_for, missing_credentials, opened, planned, privacy_of
 from .explain import clock, duration
 from .feeds import feed_of, whose
 from .sensors.clock import now_ms
@@ -169,17 +169,9 @@ def test_sink(one: Planned, config: Config, course: Course, journal: Journal | N
         sent = sink.send(sink.body([_marked(one, now_ms())], student), TEST_S)
     finally:
         sink.close()
-    if credential_for(one, config) is not None and authorization_of(one, config, course) is None:
-        return replace(sent, words=f"{sent.words}; sent without credentials, because {_missing(one, config)}")
+    if (missing := missing_credentials(one, config, course)) is not None:
+        return replace(sent, words=f"{sent.words}; sent without credentials, because {missing}")
     return sent
-
-
-def _missing(one: Planned, config: Config) -> str:
-    credential = credential_for(one, config)
-    assert credential is not None
-    if credential.learnpack_session:
-        return "nobody is logged in to LearnPack in this course"
-    return f"here is no credential {credential.credential} (systemd gives it to its service only)"
 
 
 def _marked(one: Planned, now: int) -> Sendable:

@@ -2,7 +2,7 @@
 
 Promised: no answer takes longer than the time that is given, and none is longer than its limit; what has not ended
 by then is killed with its whole process group.  The program can neither ask the student for anything (its standard
-input is what is given here) nor keep one of the agent's files open.
+input is what is given here) nor keep one of the agent's files open.  Several threads may ask at once.
 
 `subprocess` is not used: it costs 0.5 MB for the rest of the agent's life (measured), and waits without end for a
 program that hangs in a dead network file system even after it was killed.  Such a one is left behind here, and reaped
@@ -124,28 +124,24 @@ def _written(descriptor: int, given: bytes) -> bytes:
 
 def _ended(child: int, until: float) -> int | None:
     """The exit code; None where the program did not end by itself until then (at least once is looked)."""
-    code = _waited(child, until)
-    if code is not None:
-        return os.waitstatus_to_exitcode(code)
-    if child in _left_behind:
+    try:
+        if (status := _waited(child, until)) is not None:
+            return os.waitstatus_to_exitcode(status)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)
-        _waited(child, time.monotonic() + _KILL_S)
+        if _waited(child, time.monotonic() + _KILL_S) is None:
+            _left_behind.add(child)
+    except ChildProcessError:  # SIGCHLD is ignored
+        pass
     return None
 
 
 def _waited(child: int, until: float) -> int | None:
-    """The wait status, None where there is none (yet); a child that still is there is remembered."""
+    """The wait status, None where there is none until then.  Raises ChildProcessError."""
     while True:
-        try:
-            pid, status = os.waitpid(child, os.WNOHANG)
-        except ChildProcessError:  # SIGCHLD is ignored
-            _left_behind.discard(child)
-            return None
+        pid, status = os.waitpid(child, os.WNOHANG)
         if pid == child:
-            _left_behind.discard(child)
             return status
-        _left_behind.add(child)
         if time.monotonic() >= until:
             return None
         time.sleep(_REAP_S)
@@ -153,4 +149,9 @@ def _waited(child: int, until: float) -> int | None:
 
 def _reap_left_behind() -> None:
     for child in list(_left_behind):
-        _waited(child, 0.0)
+        try:
+            is_over = _waited(child, 0.0) is not None
+        except ChildProcessError:
+            is_over = True
+        if is_over:
+            _left_behind.discard(child)

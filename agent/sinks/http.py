@@ -91,6 +91,11 @@ class Answer:
     body: bytes = b""
     asked_ms: int | None = None
 
+    @property
+    def is_page(self) -> bool:
+        """Whether a web page came back: a captive portal, a proxy's or a hosting company's own."""
+        return _PAGE.match(self.body[:4096]) is not None
+
 
 class NoWayError(Exception):
     """Nothing can be sent there before somebody changes something; its text is what."""
@@ -127,10 +132,17 @@ class Server:
         destination's and replace those of the same name; what belongs to the connection (Host, Content-Length, …) is
         ours alone.
         """
+        return self._ask("POST", body, headers, within_s)
+
+    def reach(self, within_s: float) -> Answer:
+        """Whether anything answers there at all: asks for the URL's OPTIONS, which changes nothing.  Raises nothing."""
+        return self._ask("OPTIONS", b"", {}, within_s)
+
+    def _ask(self, method: str, body: bytes | BinaryIO, headers: Mapping[str, str], within_s: float) -> Answer:
         self._until = until = monotonic() + within_s
         self._guard.begin(until)
         try:
-            return self._post(body, headers, within_s, until)
+            return self._exchange(method, body, headers, within_s, until)
         except NoWayError as error:
             self.close()
             return Answer(None, str(error), Outcome.WAIT)
@@ -156,7 +168,9 @@ class Server:
             self._way.pools.clear()
             self._way = None
 
-    def _post(self, body: bytes | BinaryIO, headers: Mapping[str, str], within_s: float, until: float) -> Answer:
+    def _exchange(
+        self, method: str, body: bytes | BinaryIO, headers: Mapping[str, str], within_s: float, until: float
+    ) -> Answer:
         if self._way is None:
             self._way = self._found()
         way = self._way
@@ -167,7 +181,7 @@ class Server:
             sent["Content-Length"] = str(body.seek(0, os.SEEK_END))
             body.seek(0)
         response = way.urlopen(
-            "POST",
+            method,
             way.url,
             body=body,
             headers=sent,

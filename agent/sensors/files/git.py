@@ -1,10 +1,10 @@
 """Asks git for files as they came with the course.
 
 Promised: git is only asked, by a few short processes that together take 5 s at most.  They are plumbing that reads
-commits and objects and nothing else: no index, no work tree, so no lock is taken and nothing is written, and of what a
-student's configuration can make git start (hooks, filters, textconv, external diffs, fsmonitor, pagers, gpg) nothing
-is.  An object that a partial clone doesn't hold is missing; it is not fetched.  A repository that git itself refuses
-(another user's, `safe.directory`) is refused.
+commits and objects and (`tracking_of`) the index, no work tree, so no lock is taken and nothing is written, and of
+what a student's configuration can make git start (hooks, filters, textconv, external diffs, fsmonitor, pagers, gpg)
+nothing is.  An object that a partial clone doesn't hold is missing; it is not fetched.  A repository that git itself
+refuses (another user's, `safe.directory`) is refused.
 
 HEAD is not the course: it moves when the student commits.  What came with the course is looked for here:
 
@@ -22,6 +22,7 @@ that a filter (git-crypt) stores in another form, which look changed (the pointe
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,32 @@ def course_versions(root: str, paths: Sequence[str], fingerprint: Callable[[byte
     }
     unknown = frozenset(path for path in missing if _is_added(path, beside.get(os.path.dirname(path), frozenset())))
     return Versions(origin.words, origin.is_sure, found, unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """How git takes a file.  `pattern` in `exclude_file`, which is of this clone only, would have it ignored."""
+
+    is_tracked: bool
+    is_ignored: bool
+    pattern: str
+    exclude_file: str
+
+
+def tracking_of(root: str, path: str) -> Tracking:
+    """How git takes the file at this path, relative to `root`, whether it is there or not.  Raises NoAnswerError."""
+    git = _Git(root, time.monotonic() + _PATIENCE_S)
+    prefix, exclude_file = git("rev-parse", "--show-prefix", "--git-path", "info/exclude").split(b"\n")[:2]
+    is_tracked = bool(git("ls-files", "-z", "--", f":(literal){path}"))
+    is_ignored = bool(git("check-ignore", "--no-index", "-z", "--stdin", given=os.fsencode(path), may_fail=True))
+    full = os.fsdecode(prefix) + path
+    pattern = _SPECIAL.sub(r"\\\g<0>", full)
+    exclude = os.path.normpath(os.path.join(root, os.fsdecode(exclude_file)))
+    return Tracking(is_tracked, is_ignored, pattern, exclude)
+
+
+#: What means something else in a line of an exclude file.  (A path with a slash is taken from the repository's top.)
+_SPECIAL = re.compile(r"[\\*?\[\]]|^[#!]|\s\Z")
 
 
 def _is_added(path: str, beside: frozenset[str]) -> bool:
