@@ -20,4 +20,4 @@ launcher      the direct child of the LearnPack server that brackets one run
 `agent.store` makes events durable, `agent.service` is the only loop, `agent.cli` the way in.
 """
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"

@@ -22,13 +22,23 @@ from .cli_common import (
     FAILURE,
     PERMISSION,
     UNAVAILABLE,
+    UNEXPLAINED,
     Failed,
+    become_owner,
     config_of,
     course_of,
+    explained,
+    has_own_state,
+    is_journal_of_systemd,
+    log_to,
     print_json,
     recorded,
     silence,
 )
+from .cli_completion import add_completion
+from .cli_config import add_config
+from .cli_doctor import add_doctor
+from .cli_manage import add_commands as add_managing
 from .cli_send import add_commands
 from .config import LOG_LEVELS, ConfigError, course_key, course_state_dir
 from .core.course import one_line
@@ -52,17 +62,24 @@ first steps:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     options = common.add_argument_group("options of all commands")
     options.add_argument(
         "--state-dir",
         metavar="DIR",
+        type=_absolute,
         default=argparse.SUPPRESS,
-        help="where journals are kept, one directory per course"
-        " (default: $LEARNPACK_AGENT_STATE_DIR, $STATE_DIRECTORY, or the XDG state home)",
+        help="where journals are kept, one directory per course (default: $LEARNPACK_AGENT_STATE_DIR,"
+        " $STATE_DIRECTORY, /var/lib/learnpack-agent/UID if that is there and yours, or the XDG state home)",
     )
-    options.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="a config.toml to read")
+    options.add_argument(
+        "--config",
+        metavar="FILE",
+        type=_absolute,
+        default=argparse.SUPPRESS,
+        help="a config.toml to read after all others",
+    )
     options.add_argument(
         "--log-level", choices=LOG_LEVELS, default=argparse.SUPPRESS, help="how much is logged to stderr"
     )
@@ -97,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("status", _status, "what is watched, what can't be seen, and how far the student is")
     course_argument(sub, optional=True)
+    sub.add_argument("--all", action="store_true", help="a line for each agent of this machine (root), or of yours")
     sub.add_argument("--json", action="store_true", help="one JSON object")
 
     sub = command("events", _events, "what the student did, one line each, oldest first")
@@ -118,11 +136,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dry-run", action="store_true", help="only say what would be changed")
 
     add_commands(command, course_argument)
+    add_doctor(command)
+    add_config(command, common)
+    add_managing(command)
 
     sub = command("replay", _replay, "put recorded observations (`run --record`) through the inference again")
     sub.add_argument("trace", metavar="TRACE", help="the recording")
     sub.add_argument("--course", metavar="COURSE_DIR", help="take this course in the place of the recorded one")
+
+    add_completion(command, parser)
     return parser
+
+
+def _absolute(path: str) -> str:
+    """It is used again at a reload, and by then the process may have left this directory.  "" stays a fault."""
+    return os.path.abspath(path) if path else path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -132,9 +160,11 @@ def main(argv: list[str] | None = None) -> int:
         # What a terminal of another encoding can't show becomes an escape.  (JSON is written as bytes, always UTF-8.)
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _call(_parser().parse_args(argv))
+        return _call(parser().parse_args(argv))
     except ConfigError as error:
-        return _say(CONFIGURATION, str(error))
+        for fault in error.faults:
+            _say(CONFIGURATION, str(fault))
+        return CONFIGURATION
     except Failed as error:
         return _say(error.code, str(error))
     except BrokenPipeError:
@@ -143,11 +173,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    except PermissionError as error:
-        return _say(PERMISSION, f"{error.filename or 'permission'}: {error.strerror}")
     except OSError as error:
         _drop_unwritable_output()
-        return _say(CANNOT_CREATE, f"{error.filename or 'error'}: {error.strerror or error}")
+        return _say(*explained(error))
 
 
 def _open_closed_streams() -> None:
@@ -159,13 +187,16 @@ def _open_closed_streams() -> None:
 
 def _call(arguments: argparse.Namespace) -> int:
     """The command; a journal that can't be read is an error of one line, whatever the command."""
+    from .hosting.manager import ManagerError
     from .store.journal import JournalError
     from .store.outbox import OutboxError
 
     try:
+        if os.geteuid() == 0:
+            become_owner(arguments)
         code: int = arguments.function(arguments)
         sys.stdout.flush()
-    except (JournalError, OutboxError) as error:
+    except (JournalError, OutboxError, ManagerError) as error:
         raise Failed(FAILURE, str(error)) from None
     return code
 
@@ -179,54 +210,33 @@ def _drop_unwritable_output() -> None:
 
 
 def _say(code: int, line: str) -> int:
-    print(f"learnpack-agent: {one_line(line)}", file=sys.stderr)
+    priority = "<3>" if is_journal_of_systemd() else ""
+    print(f"{priority}learnpack-agent: {one_line(line)}", file=sys.stderr)
     return code
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .host import run
-    from .sensors.course import CourseError
-    from .store.journal import JournalError
-    from .store.lock import AlreadyRunning
-
-    config = config_of(arguments)
-    _log_to_stderr(config.log_level)
-    course = course_of(arguments.course)
-    try:
-        run(course.root, config, arguments.record)
-    except CourseError as error:
-        raise Failed(PERMISSION if error.permission else CONFIGURATION, str(error)) from None
-    except AlreadyRunning as error:
-        raise Failed(ALREADY_RUNNING, str(error)) from None
-    except JournalError as error:
-        raise Failed(CANNOT_CREATE, str(error)) from None
-    return 0
-
-
-def _log_to_stderr(level: str) -> None:
-    """Log lines as the journal of systemd wants them (priority in front), and readable elsewhere."""
     import logging
 
-    class Format(logging.Formatter):
-        priorities = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+    from .host import run
 
-        def format(self, record: logging.LogRecord) -> str:
-            line = one_line(super().format(record))
-            if not under_systemd:
-                return line
-            return f"<{next(number for level, number in self.priorities if record.levelno >= level)}>{line}"
-
-    under_systemd = _is_journal_of_systemd(sys.stderr.fileno())
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Format("%(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("urllib3").setLevel(logging.WARNING)  # it would write whole URLs
-
-
-def _is_journal_of_systemd(descriptor: int) -> bool:
-    """$JOURNAL_STREAM is inherited by everything that a service starts; it names the device and inode of its stream."""
-    status = os.fstat(descriptor)
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    course = course_of(arguments.course)
+    config = config_of(arguments, course.root)
+    log_to(logging.StreamHandler(sys.stderr), config.log_level)
+    try:
+        run(
+            course.root,
+            config,
+            lambda: config_of(arguments, course.root),
+            record=arguments.record,
+            is_only=not has_own_state(arguments),
+        )
+    except Exception as error:
+        code, words = explained(error)
+        if code == UNEXPLAINED:
+            raise
+        raise Failed(code, words) from None
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -236,12 +246,15 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from .cli_manage import status_all
     from .sending import sinks_of
     from .status import status_lines, status_of
     from .store.journal import dumped
 
-    config = config_of(arguments)
+    if arguments.all:
+        return status_all(arguments)
     course, journal, directory = recorded(arguments)
+    config = config_of(arguments, course.root)
     with journal:
         status = status_of(course, journal, directory)
         status["silent"] = silence(config, directory)
@@ -336,8 +349,8 @@ def _repair(arguments: argparse.Namespace) -> int:
     from .store.on_disk import DocumentError
     from .store.repairing import mend
 
-    config = config_of(arguments)
     course = course_of(arguments.course)
+    config = config_of(arguments, course.root)
     state = Path(course_state_dir(config, course.root))
     again = "stop it, repair, and start it again"
     pid = holder(state) if state.is_dir() else None

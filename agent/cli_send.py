@@ -37,6 +37,7 @@ from .core.course import one_line
 
 if TYPE_CHECKING:
     from .core.course import Course
+    from .store.control import Control
     from .store.journal import Journal
 
 #: So long a running agent may take for what it was told.
@@ -95,7 +96,7 @@ def _send(arguments: argparse.Namespace) -> int:
     if arguments.sink and not arguments.preview:
         raise Failed(USAGE, "--sink goes with --preview")
     course, journal, directory = recorded(arguments)
-    config = config_of(arguments)
+    config = config_of(arguments, course.root)
     used = [one for one in planned(config, course) if one.refused is None]
     with journal:
         if not used:
@@ -169,7 +170,7 @@ def _queue(arguments: argparse.Namespace) -> int:
 
     course, journal, directory = recorded(arguments)
     with journal:
-        sinks = sinks_of(config_of(arguments), course, journal, directory)
+        sinks = sinks_of(config_of(arguments, course.root), course, journal, directory)
     if arguments.json:
         print_json(dumped({"sinks": sinks}))
     else:
@@ -181,8 +182,8 @@ def _sinks(arguments: argparse.Namespace) -> int:
     from .destinations import planned
     from .sending import credentials_word, test_sink
 
-    config = config_of(arguments)
     course = course_of(arguments.course)
+    config = config_of(arguments, course.root)
     plans = [one for one in planned(config, course) if arguments.sink in (None, one.name)]
     if not plans:
         raise Failed(CONFIGURATION, f"there is no sink {arguments.sink}" if arguments.sink else "no sink is configured")
@@ -269,8 +270,8 @@ def _pause(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    control = _say(arguments, until=_now())
-    if why := control.why_silent(_now() + 1, needs_consent=config_of(arguments).consent):
+    control, config = _say(arguments, until=_now())
+    if why := control.why_silent(_now() + 1, needs_consent=config.consent):
         why += " (`learnpack-agent consent yes` changes that)" if control.consent is False else ""
         raise Failed(FAILURE, f"nothing is recorded: {why}")
     print("recording goes on")
@@ -284,12 +285,12 @@ def _consent(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _say(arguments: argparse.Namespace, *, until: int, **changes: Any) -> Any:
-    """Nothing is recorded until then; in the past: no longer.  Returns what now holds."""
+def _say(arguments: argparse.Namespace, *, until: int, **changes: Any) -> tuple[Control, Config]:
+    """Nothing is recorded until then; in the past: no longer.  Returns what now holds, and the configuration."""
     from .store.control import Control, change_control, read_control
 
-    config = config_of(arguments)
     course = course_of(arguments.course)
+    config = config_of(arguments, course.root)
     directory = course_state_dir(config, course.root)
     _refuse_others_agent(course, directory)
     os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -308,7 +309,7 @@ def _say(arguments: argparse.Namespace, *, until: int, **changes: Any) -> Any:
     control = change_control(directory, **changes)
     if _signal(directory) and is_silent and not was_silent and not _until(lambda: _has_stopped(directory, now)):
         raise Failed(FAILURE, "the running agent did not stop its work yet; `status` tells when it has")
-    return control
+    return control, config
 
 
 def _forget(arguments: argparse.Namespace) -> int:

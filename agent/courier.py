@@ -62,6 +62,20 @@ class Courier:
         self._course = course
         self._lay(course)
 
+    def set_config(self, config: Config) -> None:
+        """From now on these sinks, and sent like this.  What is on its way is broken off and sent again."""
+        if (config.send, config.sinks, config.credentials) == (
+            self._config.send,
+            self._config.sinks,
+            self._config.credentials,
+        ):
+            return
+        self._config = config
+        for name in list(self._lines):
+            self._lines.pop(name).finish(0.0)
+        self._refusals.clear()
+        self._lay(self._course)
+
     def _lay(self, course: Course, *, spread_s: float = 0.0, overtaken: bool = False) -> None:
         wanted = {one.name: one for one in planned(self._config, course)}
         for name, line in list(self._lines.items()):

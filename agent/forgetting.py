@@ -56,6 +56,17 @@ def forget(course: Course, directory: str | os.PathLike[str], asked_at: int) -> 
     return receipt
 
 
+def erase_state(directory: str) -> bool:
+    """Erases a course's whole state directory, for a course that is watched no more.  Returns whether there was one.
+    Nothing that a link in it leads to is touched.  Raises OSError."""
+    import shutil
+
+    if not os.path.lexists(directory):
+        return False
+    shutil.rmtree(directory)
+    return True
+
+
 def _what_there_is(directory: str | os.PathLike[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"events": 0, "first_at": None, "last_at": None, "sinks": []}
     with contextlib.suppress(JournalError, OutboxError), Journal.open(directory, create=False) as journal:

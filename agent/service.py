@@ -3,7 +3,7 @@
 Each sensor has its own thread and only puts observations on one queue; this loop owns inference, journal and
 document.  The order is the promise: an event is journaled (durable) before anything else sees it, and the
 document is a fold of the journal.  Nothing wakes the loop but an observation or a deadline of the inference, of
-a held-back document, or of a journal that waits for room.
+a held-back document, of a journal that waits for room, or of systemd's watchdog.
 
 A full disk keeps events in memory and tries again; what would not fit there is counted and becomes a gap.
 """
@@ -20,6 +20,7 @@ from dataclasses import replace
 
 import orjson
 
+from . import __version__
 from .config import Config
 from .core.codec import from_plain, to_plain
 from .core.course import Course, printable
@@ -41,7 +42,7 @@ from .core.observations import (
 from .courier import Courier
 from .document_keeper import DocumentKeeper, Trouble
 from .feeds import PAUSES
-from .hosting.notify import notify
+from .hosting.notify import Watchdog, notify
 from .sensors.clock import now_ms
 from .sensors.files.sensor import FileSensor
 from .sensors.processes.promptness import let_threads_take_turns
@@ -63,6 +64,9 @@ CLOCK_JUMP_MS = 2_000
 #: Work in the course without any process event for so long: is the process sensor still alive?
 SENSOR_DOUBT_MS = 60_000
 
+#: Settings that a sensor or the inference was made with.
+_FIXED = ("session_silence_minutes", "idle_minutes", "output_max_kb", "process_sensor")
+
 #: The first look at the processes takes some ms, a self-test that gets no answer a second.
 PROCESSES_PATIENCE_S = 3.0
 
@@ -80,14 +84,19 @@ class Agent:
         directory: str,
         record: str | None,
         lock: Lock,
+        watchdog: Watchdog,
+        away: str | None = None,
         silence: tuple[int, int] | None = None,
     ) -> None:
-        """`lock` is the course's, held.  `silence`: from when to when nothing was to be recorded last."""
+        """`lock` is the course's, held.  `away`: why there was no agent just now.  `silence`: from when to when nothing
+        was to be recorded last."""
         self._course = course
         self._config = config
         self._directory = directory
         self.lock = lock
-        self._stopping = self._is_silenced = False
+        self._watchdog = watchdog
+        self._away = away or "the agent was not running"
+        self._stopping = self._is_silenced = self._is_end = False
         self._waiting: list[Event] = []  # concluded, not yet durable
         self._lost: JournalGone | JournalCorrupt | None = None  # why another journal must be begun
         self._journal = self._open_journal()
@@ -129,7 +138,14 @@ class Agent:
         self._journal_retry_at: int | None = None
         self._journal_trouble = Trouble()
         self._clock_offset = _clock_offset()
-        self._status: dict[str, object] = {"pid": os.getpid(), "started_at": now_ms(), "lost": 0, "skipped": 0}
+        self._status: dict[str, object] = {
+            "pid": os.getpid(),
+            "course": course.root,
+            "version": __version__,
+            "started_at": now_ms(),
+            "lost": 0,
+            "skipped": 0,
+        }
 
     def _open_journal(self) -> Journal:
         """The journal; a damaged one is moved aside, and that is a gap."""
@@ -157,12 +173,23 @@ class Agent:
             self._gap("what was known before the restart could not be read", error, self._journal.last_at())
             return Inference(self._settings)
 
-    def stop(self) -> None:
+    def stop(self, *, is_end: bool = False) -> None:
+        """`is_end`: no other agent begins at once, and the session ends with this one."""
+        self._is_end = self._is_end or is_end
         self._stopping = True
         self._queue.put(_Stop)
 
     def look(self) -> None:
         self._queue.put(_Look)
+
+    def set_config(self, config: Config) -> bool:
+        """Work with these settings from now on.  False: some of them need an agent that begins anew."""
+        if any(getattr(config, name) != getattr(self._config, name) for name in _FIXED):
+            return False
+        self._config = config
+        self._document.file.limit = config.document_max_mb << 20
+        self._courier.set_config(config)
+        return True
 
     def send_now(self, *, to_all: bool) -> None:
         """What waits goes now; `to_all`: also to servers that failed."""
@@ -193,7 +220,7 @@ class Agent:
             self._close()
 
     def _begin(self) -> None:
-        away = "recording was paused" if self._was_silent else "the agent was not running"
+        away = "recording was paused" if self._was_silent else self._away
         self._handle(AgentStarted(now_ms(), away))
         self._handle(CourseRead(now_ms(), self._course))
         self._processes.start()
@@ -229,7 +256,7 @@ class Agent:
         deadline = self._next_deadline()
         timeout = None if deadline is None else max(0.0, (deadline - now_ms()) / 1000)
         try:
-            first = self._queue.get(timeout=timeout)
+            first = self._queue.get(timeout=self._watchdog.timeout(timeout))
         except queue.Empty:
             self._note_clock()
         else:
@@ -240,6 +267,7 @@ class Agent:
             if self._processes.skipped != self._status["skipped"]:
                 self._put_status()
         self._deadlines(now_ms())
+        self._watchdog.beat()
 
     def _take(self, item: object) -> None:
         if item is _DocumentNoticed:
@@ -460,7 +488,7 @@ class Agent:
             self._files.stop,
             self._processes.stop,
             lambda: self._take_all(self._queue.qsize() + BURST),
-            lambda: self._handle(AgentStopped(now_ms())),
+            lambda: self._handle(AgentStopped(now_ms(), self._is_end)),
             self._flush_at_last,
             # In a pause nothing leaves, not even what was recorded before it.
             lambda: self._courier.begin_finish(send=not self._is_silenced),

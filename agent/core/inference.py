@@ -169,6 +169,8 @@ class Inference:
             case AgentStarted():
                 self._agent_started(seen)
             case AgentStopped():
+                if seen.is_end:
+                    self._sessions.agent_ended(seen.at)
                 self.unsaved = True
             case CourseRead():
                 self._course_read(seen)

@@ -32,9 +32,11 @@ class AgentStarted:
 
 @dataclass(frozen=True, slots=True)
 class AgentStopped:
-    """The agent was asked to stop: no observation follows."""
+    """The agent was asked to stop: no observation follows in this life.  `is_end`: nor in another that begins at once,
+    so the session is over as far as anybody can know."""
 
     at: int
+    is_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ class Sessions:
         self._notes.unsaved = True
 
     def server_up(self, server: Process) -> None:
-        at = server.started_at
+        # A server may outlive a session (its agent was stopped, or it was another server's): the next one begins then.
+        at = max(server.started_at, self.ended_at or 0)
         if self.open is None:
             self.open = Session(at, at, server.key)
             self._notes.conclude(SessionStart(at, tuple(server.evidence)))
@@ -70,6 +71,11 @@ class Sessions:
             self.end(self.open.last_activity, words)
             if others:
                 self.server_up(others[0])
+
+    def agent_ended(self, at: int) -> None:
+        """Nobody watches any more: with a server the session lasts until now, else until the last work."""
+        if self.open is not None:
+            self.end(at if self.open.server is not None else self.open.last_activity, "the agent was stopped")
 
     def end(self, at: int, words: str) -> None:
         if self.open is None:

@@ -31,6 +31,7 @@ from logging.handlers import RotatingFileHandler
 from typing import NoReturn
 
 from . import notify
+from .terminal import has_terminal
 
 LOG = "agent.log"
 #: With the two before it: 3 MB at most.
@@ -277,7 +278,7 @@ def surroundings() -> Surroundings:
         session=os.getsid(0),
         parent_name=_text(f"/proc/{parent}/comm").strip(),
         unit=max((path.rpartition("/")[2] for path in paths), key=len, default=""),
-        has_terminal=_has_terminal(),
+        has_terminal=has_terminal(),
         is_journaled=any(_is_journal(descriptor) for descriptor in (1, 2)),
         environment=dict(os.environ),
     )
@@ -289,14 +290,6 @@ def _text(path: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def _is_journal(descriptor: int) -> bool:

@@ -23,6 +23,7 @@ import plistlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from .files import content_of
 from .manager import Action, Instance, ManagerError, Owner, Placement, Remove, Run, State, Verb, Write
 
 PREFIX = "learnpack-agent."
@@ -106,7 +107,7 @@ class Launchd:
             if not self._is_user and one.owner.uid == 0 and not one.is_chosen:
                 raise ManagerError(f"{one.course}: it belongs to root; name the student with --user")
             plist = Write(self._plist_of(one.course), self.plist(one))
-            is_same = _content(plist.path) == plist.content
+            is_same = content_of(plist.path) == plist.content
             loaded = self._loaded(one.course)
             actions += [*self._directories(one.owner), plist]
             if loaded is not None and is_same:
@@ -185,7 +186,7 @@ class Launchd:
 
     def _instance(self, path: str) -> Instance:
         try:
-            plist = plistlib.loads(_content(path) or b"")
+            plist = plistlib.loads(content_of(path) or b"")
             course, variables = str(plist["ProgramArguments"][-1]), plist.get("EnvironmentVariables", {})
             states = variables.get("LEARNPACK_AGENT_STATE_DIR")
             uid = self._uid if self._is_user else int(os.path.basename(states))
@@ -307,11 +308,3 @@ def _group_of(gid: int) -> str | None:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return None  # then it is the user's own
-
-
-def _content(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(1 << 20)
-    except OSError:
-        return None

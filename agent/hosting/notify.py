@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Callable, Mapping
+
+#: Hear what is told, too, and must not raise: the parent of a detached agent waits for READY (`hosting.detached`).
+listeners: list[Callable[[Mapping[str, str]], None]] = []
 
 
 def notify(**variables: str) -> None:
@@ -11,6 +16,8 @@ def notify(**variables: str) -> None:
 
     Never raises: a service manager that does not listen is no reason to stop watching.
     """
+    for listener in listeners:
+        listener(variables)
     address = os.environ.get("NOTIFY_SOCKET")
     if not address or not hasattr(socket, "AF_UNIX"):
         return
@@ -22,3 +29,34 @@ def notify(**variables: str) -> None:
             sender.sendto(message.encode(), address)
     except OSError:
         pass
+
+
+def notify_reloading() -> None:
+    """READY ends it.  The time is what `Type=notify-reload` of systemd 253 asks for."""
+    notify(RELOADING="1", MONOTONIC_USEC=str(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000))
+
+
+class Watchdog:
+    """Tells systemd that the loop still turns (`WatchdogSec=`), twice as often as it wants to hear it.
+
+    Only the loop that does the work may call `beat`: a thread of its own would swear that a dead agent lives.
+    Without a watchdog there is nothing to wait for, and the loop sleeps as long as it likes.
+    """
+
+    def __init__(self, environment: Mapping[str, str], pid: int) -> None:
+        microseconds = environment.get("WATCHDOG_USEC", "")
+        is_ours = environment.get("WATCHDOG_PID", str(pid)) == str(pid)
+        self._interval_s = int(microseconds) / 2e6 if is_ours and microseconds.isdecimal() else 0.0
+        self._due = time.monotonic()
+
+    def timeout(self, other: float | None) -> float | None:
+        """How long the loop may wait (s) that would wait for `other` (None: for ever)."""
+        if not self._interval_s:
+            return other
+        left = max(0.0, self._due - time.monotonic())
+        return left if other is None else min(left, other)
+
+    def beat(self) -> None:
+        if self._interval_s and time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._interval_s
+            notify(WATCHDOG="1")

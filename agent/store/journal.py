@@ -5,7 +5,8 @@ SQLite (WAL, synchronous=FULL) in `journal.sqlite3` of the state directory; dire
 - `append` returns when the events are on the disk.  It is atomic: when it raises, none of its events is journaled,
   and the same events may be offered again.  Numbers begin at 1 and have no holes.
 - Other processes read while the agent writes; reading changes nothing but what SQLite's WAL needs.
-- A damaged journal is moved aside, never deleted; a journal of a newer agent is refused.
+- A damaged journal is moved aside, never deleted; a journal of a newer agent is refused.  One of an older agent is
+  brought up to date in place, after a copy was made (`journal.sqlite3.schema-1`), for whoever goes back.
 
 A record's texts (source, output) lie in a column of their own, the last one: SQLite keeps its bulk on pages of their
 own, which are not read when it is not asked for.  The table for what LearnPack recorded itself is here too, and
@@ -95,6 +96,10 @@ class JournalError(Exception):
 
 class JournalFull(JournalError):
     """The disk took nothing now: it is full, over a quota or failing.  Nothing was written; try the same again."""
+
+
+class JournalTooNew(JournalError):
+    """Only a newer agent can use it.  Trying again mends nothing."""
 
 
 class JournalGone(JournalError):
@@ -195,7 +200,7 @@ class Journal:
         execute("PRAGMA cache_size=-512")  # KiB; the default keeps 2 MB
         version = execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
-            raise JournalError(
+            raise JournalTooNew(
                 f"{self.path}: written by a newer learnpack-agent (journal {version}, this one knows {SCHEMA})"
             )
         if version == 0 and read_only:
@@ -204,6 +209,9 @@ class Journal:
             if execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
                 raise JournalError(f"{self.path}: this file system does not take a write-ahead log")
             execute("PRAGMA synchronous=FULL")
+            execute("PRAGMA fullfsync=ON")  # on macOS fsync alone leaves it in the disk's cache; elsewhere: nothing
+        if 0 < version < SCHEMA and not read_only:
+            self._copy_aside(f"{NAME}.schema-{version}")
         if version < SCHEMA and not read_only:
             with self.transaction():
                 steps = [_TABLES] if version == 0 else [_MIGRATIONS[old] for old in range(version, SCHEMA)]
@@ -221,6 +229,27 @@ class Journal:
                 self.fact(key)
             self.state()
             self.last_at()
+
+    def _copy_aside(self, name: str) -> None:
+        """The journal as it is, whole and durable, beside it; what had this name is replaced.  Raises JournalFull, and
+        then there is no copy."""
+        target = self.path.with_name(name)
+        made = self.path.with_name(f"{name}.tmp")
+        try:
+            made.unlink(missing_ok=True)
+            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                self.connection.execute("VACUUM INTO ?", (str(made),))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(made, target)
+        except OSError as error:
+            made.unlink(missing_ok=True)
+            raise JournalFull(f"{target}: {error.strerror}") from error
+        except sqlite3.Error:
+            made.unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         self.connection.close()
@@ -373,6 +402,13 @@ class Journal:
         """The number of the newest record, 0 before the first."""
         with _translated(self.path):
             return int(self.connection.execute("SELECT coalesce(max(number), 0) FROM records").fetchone()[0])
+
+    @property
+    def gaps(self) -> int:
+        """How many gaps are recorded.  Of the records only those of no step are looked at, of which there are few."""
+        query = "SELECT count(*) FROM records WHERE step_slug IS NULL AND event=?"
+        with _translated(self.path):
+            return int(self.connection.execute(query, (Gap.name,)).fetchone()[0])
 
     def last_at(self) -> int | None:
         """The time (ms) of the newest record, None before the first."""

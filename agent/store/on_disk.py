@@ -45,7 +45,7 @@ def directory_of(root: str, base: str, *, create: bool) -> Iterator[int | None]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     descriptor = None
     try:
-        above = os.open(root, flags)
+        above = os.open(root, flags | os.O_NOFOLLOW)  # it is a real path
         try:
             try:
                 descriptor = os.open(base, flags | os.O_NOFOLLOW, dir_fd=above)

@@ -24,6 +24,9 @@ import orjson
 
 NAME = "delivery.sqlite3"
 
+#: The number of the tables below, of which 0.3 did not write any: 0 are the same.
+SCHEMA = 1
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS sinks(
     name TEXT PRIMARY KEY,
@@ -92,6 +95,10 @@ class Outbox:
                 timeout=5.0,
             )
             self._connection.execute("PRAGMA cache_size=-128")
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA:
+                words = f"written by a newer learnpack-agent (queues {version}, this one knows {SCHEMA})"
+                raise OutboxError(f"{self.path}: {words}")
             if read_only:
                 query = "SELECT count(*) FROM sqlite_master WHERE name IN ('sinks', 'parked')"
                 if self._connection.execute(query).fetchone()[0] < 2:  # it is being made, or the disk was full
@@ -100,6 +107,8 @@ class Outbox:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=NORMAL")
                 self._connection.executescript(_TABLES)
+                if version < SCHEMA:
+                    self._connection.execute(f"PRAGMA user_version={SCHEMA}")
 
     @contextmanager
     def _closed_if_unusable(self) -> Iterator[None]:

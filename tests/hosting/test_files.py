@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.hosting import files
-from agent.hosting.files import is_for_all, program, shared
+from agent.hosting.files import program, shared, why_not_for_all
 from agent.hosting.manager import ManagerError
 from tests.standin.toolbox import REPOSITORY
+from tests.users import open_the_way_to
 
 
 @pytest.fixture
@@ -58,9 +59,16 @@ def own(tmp_path: Path) -> Path:
     path.parent.mkdir()
     path.write_text("")
     path.chmod(0o755)
-    if not is_for_all(str(tmp_path)):
-        pytest.skip(f"others than root can change what is in {tmp_path}")
+    open_the_way_to(path.parent)
+    if (why := why_not_for_all(str(path))) is not None:
+        pytest.skip(why)
     return path
+
+
+def is_for_all(path: str) -> bool:
+    why = why_not_for_all(path)
+    assert why is None or why.startswith("others than root can change /")
+    return why is None
 
 
 def test_what_only_root_can_change_is_for_all(own: Path) -> None:
@@ -106,6 +114,14 @@ def test_a_link_is_what_it_leads_to(own: Path, tmp_path: Path) -> None:
     assert is_for_all(str(tmp_path / "directory" / "program"))
     own.parent.chmod(0o777)
     assert not is_for_all(str(tmp_path / "directory" / "program"))
+
+
+def test_what_only_root_can_run_is_for_nobody_else(own: Path) -> None:
+    own.chmod(0o700)
+    assert why_not_for_all(str(own)) == f"nobody but root can run {own}"
+    own.chmod(0o755)
+    own.parent.chmod(0o700)
+    assert why_not_for_all(str(own)) == f"nobody but root gets to {own.parent}"
 
 
 def test_a_link_that_leads_nowhere_is_an_error_and_no_loop(own: Path) -> None:

@@ -27,14 +27,35 @@ def server_of(course: Course) -> int | None:
 def agent_of(lock: str) -> int | None:
     """The process that has a lock file open whose path ends like this, None where none is seen: an agent of the course
     after which its directory is named, whatever state directory that lies in."""
+    return next((pid for pid, _ in _holders(lock)), None)
+
+
+def agent_before(lock: str) -> int | None:
+    """The process that has another lock file open that ends in the same directory and name, and had it first: an agent
+    of this course with another state directory.  `lock` is our own, which we hold."""
+    end = "/" + "/".join(lock.split("/")[-2:])
+    ours = os.stat(lock)
+    for pid, path in _holders(end):
+        try:
+            theirs = os.stat(path)
+        except OSError:  # over, or deleted
+            continue
+        is_other = (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino)
+        # Whoever takes it writes into it, and looks for others then: so of two at once the later one sees the earlier.
+        if is_other and theirs.st_mtime_ns <= ours.st_mtime_ns:
+            return pid
+    return None
+
+
+def _holders(end: str) -> Iterator[tuple[int, str]]:
     try:
         reader = Procfs() if has_procfs() else Psutil()
     except Refused:
-        return None
+        return
     for pid in reader.pids():
-        if any(path.endswith(lock) for path in reader.open_files(pid)):
-            return pid
-    return None
+        for path in reader.open_files(pid):
+            if path.endswith(end):
+                yield pid, path
 
 
 def _processes() -> Iterator[tuple[int, Words]]:
