@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .cli_common import (
+from .commands.common import (
     ALREADY_RUNNING,
     CANNOT_CREATE,
     CONFIGURATION,
@@ -35,11 +35,11 @@ from .cli_common import (
     recorded,
     silence,
 )
-from .cli_completion import add_completion
-from .cli_config import add_config
-from .cli_doctor import add_doctor
-from .cli_manage import add_commands as add_managing
-from .cli_send import add_commands
+from .commands.completion import add_completion
+from .commands.configuration import add_config
+from .commands.delivery import add_commands
+from .commands.health import add_doctor
+from .commands.managing import add_commands as add_managing
 from .config import LOG_LEVELS, ConfigError, course_key, course_state_dir
 from .core.course import one_line
 
@@ -246,7 +246,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from .cli_manage import status_all
+    from .commands.managing import status_all
     from .sending import sinks_of
     from .status import status_lines, status_of
     from .store.journal import dumped

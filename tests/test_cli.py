@@ -579,7 +579,7 @@ def test_status_does_not_read_texts(recorded: Path, state_dir: Path, capfd: pyte
 
 def test_priorities_are_written_only_into_the_stream_of_systemds_journal(tmp_path: Path) -> None:
     script = (
-        "import logging, sys; from agent.cli_common import log_to;"
+        "import logging, sys; from agent.commands.common import log_to;"
         " log_to(logging.StreamHandler(sys.stderr), 'info'); logging.getLogger('x').info('hi')"
     )
     top = Path(cli.__file__).parent.parent

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import cli_manage, machine
-from agent.cli_manage import table
+from agent import machine
+from agent.commands import managing
+from agent.commands.managing import table
 from agent.config import Config, course_key, course_state_dir
 from agent.hosting import files
 from agent.hosting.actions import shown
@@ -37,7 +38,7 @@ from tests.until import until
 from tests.users import a_user, needs_root, open_the_way_to
 
 ME = os.geteuid()
-LOGIN = cli_manage._login(ME)
+LOGIN = managing._login(ME)
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -96,14 +97,14 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
     """The only one of this machine."""
     one = Files(tmp_path / "manager")
     monkeypatch.setattr(machine, "managers", lambda program=None: [one])
-    monkeypatch.setattr(cli_manage, "_program", lambda: "/usr/bin/learnpack-agent")
+    monkeypatch.setattr(managing, "_program", lambda: "/usr/bin/learnpack-agent")
     return one
 
 
 @pytest.fixture
 def no_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "managers", lambda program=None: [])
-    monkeypatch.setattr(cli_manage, "_program", lambda: "/usr/bin/learnpack-agent")
+    monkeypatch.setattr(managing, "_program", lambda: "/usr/bin/learnpack-agent")
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_what_is_printed_is_what_would_be_done_and_nothing_is_done(
 ) -> None:
     place(manager, other)
     if command == "install":
-        plan = manager.install([Placement(course, cli_manage._owner(course))])
+        plan = manager.install([Placement(course, managing._owner(course))])
         arguments = [course]
     elif command == "uninstall":
         plan = manager.uninstall([other])
@@ -179,7 +180,7 @@ def test_what_is_printed_is_what_would_be_done_and_nothing_is_done(
         Path(other, "learn.json").unlink()
         if ME == 0:
             os.chown(course, a_user().pw_uid, -1)
-        plan = [*manager.uninstall([other]), *manager.install([Placement(course, cli_manage._owner(course))])]
+        plan = [*manager.uninstall([other]), *manager.install([Placement(course, managing._owner(course))])]
         arguments = ["--install", str(tmp_path / "home")]
     code, out, _ = call(command, *arguments, "--print")
     assert code == 0
@@ -601,7 +602,7 @@ def test_what_an_installed_agent_said_its_manager_knows(
 def test_one_who_does_not_end_is_said(
     call: Call, no_manager: None, course: str, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_manage, "_STOP_S", 0.1)
+    monkeypatch.setattr(managing, "_STOP_S", 0.1)
     directory = state_dir / course_key(course)
     directory.mkdir(parents=True)
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); from agent.store.lock import Lock"
@@ -681,7 +682,7 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         is_booted=True,
     )
     monkeypatch.setattr(machine, "managers", lambda program=None: [manager])
-    monkeypatch.setattr(cli_manage, "_program", lambda: "/opt/bin/learnpack-agent")
+    monkeypatch.setattr(managing, "_program", lambda: "/opt/bin/learnpack-agent")
     return directory
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent import cli, machine
-from agent.cli_common import become_owner
+from agent.commands.common import become_owner
 from agent.config import course_key
 from agent.hosting import owner
 from agent.hosting.manager import Instance, Owner

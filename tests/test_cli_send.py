@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent import cli_send
+from agent.commands import delivery
 from agent.config import Config, course_state_dir
 from agent.core.events import Event, SessionStart
 from agent.store.control import NAME as CONTROL
@@ -138,7 +138,7 @@ def desk(capfd: pytest.CaptureFixture[str], tmp_path: Path, server: FaultServer)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_send, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(delivery, "PATIENCE_S", 5.0)
 
 
 def queue(desk: Desk, name: str) -> dict[str, Any]:

@@ -216,9 +216,9 @@ def test_somebody_elses_agent_that_holds_the_lock_without_a_word_is_left_alone(
     state_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from agent import cli_send
+    from agent.commands import delivery
 
-    monkeypatch.setattr(cli_send, "_signal", lambda *_, **__: False)  # it took the lock after we had looked
+    monkeypatch.setattr(delivery, "_signal", lambda *_, **__: False)  # it took the lock after we had looked
     lock = Lock.acquire(directory)
     try:
         code, _, err = called(capfd, "forget", course.root, "--yes", "--state-dir", state_dir)

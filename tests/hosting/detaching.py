@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from agent.cli_common import ALREADY_RUNNING, CANNOT_CREATE, CONFIGURATION, USAGE
+from agent.commands.common import ALREADY_RUNNING, CANNOT_CREATE, CONFIGURATION, USAGE
 from agent.config import course_state_dir, load_config
 from agent.hosting.detached import CannotDetach, DidNotStart, start_detached
 from agent.hosting.notify import notify

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import cli, cli_common
+from agent import cli
+from agent.commands import common
 from tests.packaging.conftest import TOP, missing
 
 
@@ -48,7 +49,7 @@ def test_what_holds_for_all_commands_is_said_once(page: Path) -> None:
 
 
 def test_every_exit_code_is_in_it(page: Path) -> None:
-    codes = {value for name, value in vars(cli_common).items() if name.isupper() and isinstance(value, int)}
+    codes = {value for name, value in vars(common).items() if name.isupper() and isinstance(value, int)}
     status = page.read_text().split(".SH EXIT STATUS")[1].split(".SH")[0]
     assert {int(number) for number in re.findall(r"^\.B (\d+)$", status, re.MULTILINE)} == {0, *codes}
 

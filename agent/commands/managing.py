@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .cli_common import (
+from ..config import course_key, course_state_dir
+from ..core.course import one_line
+from .common import (
     ALREADY_RUNNING,
     FAILURE,
     PERMISSION,
@@ -30,15 +32,13 @@ from .cli_common import (
     log_to,
     print_json,
 )
-from .config import course_key, course_state_dir
-from .core.course import one_line
 
 if TYPE_CHECKING:
     import logging
 
-    from .config import Config
-    from .hosting.manager import Action, Instance, Manager, Owner, Placement
-    from .machine import Watched
+    from ..config import Config
+    from ..hosting.manager import Action, Instance, Manager, Owner, Placement
+    from ..machine import Watched
 
 _ALL = "all agents of this machine (root), or yours"
 _COURSE_WIDTH = 48
@@ -87,8 +87,8 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from .hosting.manager import Placement
-    from .hosting.owner import user_named
+    from ..hosting.manager import Placement
+    from ..hosting.owner import user_named
 
     manager = _managers(_program())[0]
     if arguments.user and os.geteuid() != 0:
@@ -105,7 +105,7 @@ def _install(arguments: argparse.Namespace) -> int:
 
 def _program() -> str:
     """What is installed; root installs nothing for everybody that is not for everybody."""
-    from .hosting.files import program, why_not_for_all
+    from ..hosting.files import program, why_not_for_all
 
     own = program()
     for path in (own, sys.executable):
@@ -134,15 +134,15 @@ def _fate(instance: Instance | None) -> str:
 
 
 def _owner(root: str) -> Owner:
-    from .hosting.owner import owner_of, user_of
+    from ..hosting.owner import owner_of, user_of
 
     return owner_of(root) if os.geteuid() == 0 else user_of(os.geteuid())
 
 
 def _refuse_second(one: Placement, manager: Manager) -> None:
     """A course has one agent: who has it from elsewhere (the own service manager, `start --detach`) keeps that."""
-    from .sensors.processes.servers import agent_of
-    from .store.lock import NAME
+    from ..sensors.processes.servers import agent_of
+    from ..store.lock import NAME
 
     if any(instance.course == one.course for instance in manager.instances()):
         return
@@ -171,7 +171,7 @@ def _uninstall(arguments: argparse.Namespace) -> int:
 
 def _known_root(course: str, installed: Collection[str]) -> str:
     """The course's path as it was installed: the course, or what is left of it, may be gone."""
-    from .sensors.course import CourseError, find_course
+    from ..sensors.course import CourseError, find_course
 
     path = os.path.realpath(course)
     if path in installed:
@@ -183,11 +183,11 @@ def _known_root(course: str, installed: Collection[str]) -> str:
 
 
 def _purged(arguments: argparse.Namespace, root: str, instance: Instance | None) -> str:
-    from .hosting.manager import ManagerError
-    from .hosting.owner import as_user, owner_of, user_of
+    from ..hosting.manager import ManagerError
+    from ..hosting.owner import as_user, owner_of, user_of
 
     def erase() -> bytes:
-        from .forgetting import erase_state
+        from ..forgetting import erase_state
 
         return b"yes" if erase_state(course_state_dir(config_of(arguments), root)) else b"no"
 
@@ -203,9 +203,9 @@ def _purged(arguments: argparse.Namespace, root: str, instance: Instance | None)
 
 
 def _discover(arguments: argparse.Namespace) -> int:
-    from .discovery import Difference, Found, Skipped, difference, find_courses, was_deleted
-    from .hosting.manager import ManagerError, Placement
-    from .hosting.owner import user_of
+    from ..discovery import Difference, Found, Skipped, difference, find_courses, was_deleted
+    from ..hosting.manager import ManagerError, Placement
+    from ..hosting.owner import user_of
 
     config = config_of(arguments)
     roots = arguments.roots or list(config.discover_roots)
@@ -258,7 +258,7 @@ def _discover(arguments: argparse.Namespace) -> int:
 
 
 def _control(arguments: argparse.Namespace) -> int:
-    from .machine import managers
+    from ..machine import managers
 
     if arguments.all == bool(arguments.courses):
         raise Failed(USAGE, "name one course or more, or --all")
@@ -286,7 +286,7 @@ def _control_one(arguments: argparse.Namespace, course: str, found: Sequence[tup
 
 def _tried(manager: Manager, actions: list[Action], courses: Sequence[str]) -> int:
     """Perform, and tell how these agents fare: an agent that fails says more than its manager about it."""
-    from .hosting.manager import ManagerError
+    from ..hosting.manager import ManagerError
 
     try:
         _done(actions)
@@ -307,8 +307,8 @@ def _tell(manager: Manager, courses: Sequence[str]) -> int:
 
 def _control_by_hand(arguments: argparse.Namespace, root: str) -> int:
     """An agent that no service manager has: `start --detach`, or `run` in a terminal, can be stopped."""
-    from .hosting.manager import ManagerError
-    from .hosting.owner import as_user, owner_of
+    from ..hosting.manager import ManagerError
+    from ..hosting.owner import as_user, owner_of
 
     code, line = _by_hand(arguments, root)
     if code == UNAVAILABLE and os.geteuid() == 0:
@@ -328,7 +328,7 @@ def _control_by_hand(arguments: argparse.Namespace, root: str) -> int:
 
 def _by_hand(arguments: argparse.Namespace, root: str) -> tuple[int, str]:
     """The same as whoever calls, with what is theirs: exit code and line."""
-    from .store.lock import holder
+    from ..store.lock import holder
 
     directory = course_state_dir(config_of(arguments, root), root)
     # In another's directory the lock may name any process, and root would end it.
@@ -360,7 +360,7 @@ def _is_ours(path: str) -> bool:
 
 
 def _start_detached(arguments: argparse.Namespace) -> int:
-    from .hosting.detached import CannotDetach, DidNotStart, log_path, start_detached
+    from ..hosting.detached import CannotDetach, DidNotStart, log_path, start_detached
 
     code = 0
     for course in arguments.courses:
@@ -369,7 +369,7 @@ def _start_detached(arguments: argparse.Namespace) -> int:
         directory = course_state_dir(config, root)
 
         def watch(handler: logging.Handler, root: str = root, config: Config = config) -> None:
-            from .host import run
+            from ..host import run
 
             log_to(handler, config.log_level)
             run(root, config, lambda: config_of(arguments, root), is_only=not has_own_state(arguments))
@@ -387,8 +387,8 @@ def _start_detached(arguments: argparse.Namespace) -> int:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    from .hosting.detached import log_path
-    from .machine import managers
+    from ..hosting.detached import log_path
+    from ..machine import managers
 
     follow, lines = arguments.follow, arguments.lines
     if arguments.all:
@@ -420,9 +420,9 @@ def _replace(argv: list[str]) -> int:
 
 def status_all(arguments: argparse.Namespace) -> int:
     """A line for each agent; 0 where all are well, 1 where one is not."""
-    from .core.codec import to_plain
-    from .machine import all_watched
-    from .store.journal import dumped
+    from ..core.codec import to_plain
+    from ..machine import all_watched
+    from ..store.journal import dumped
 
     watched = all_watched(lambda: config_of(arguments))
     if arguments.json:
@@ -441,7 +441,7 @@ def _trouble(one: Watched) -> str | None:
 
 def table(watched: Sequence[Watched], now: int) -> list[str]:
     """Columns for people; what is wrong stands in a line of its own below."""
-    from .explain import duration
+    from ..explain import duration
 
     rows = [("COURSE", "USER", "STATE", "PROCESSES", "LAST EVENT", "QUEUE", "GAPS")]
     notes: list[str | None] = [None]
@@ -483,7 +483,7 @@ def _login(uid: int) -> str:
 
 
 def _managers(program: str | None = None) -> list[Manager]:
-    from .machine import managers
+    from ..machine import managers
 
     found = managers(program=program)
     if not found:
@@ -493,7 +493,7 @@ def _managers(program: str | None = None) -> list[Manager]:
 
 def _done(actions: list[Action], *, is_shown: bool = False) -> bool:
     """Perform, or show; returns whether they were only shown."""
-    from .hosting.actions import perform, shown
+    from ..hosting.actions import perform, shown
 
     if is_shown:
         print("\n".join(map(one_line, shown(actions))))

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import (
+from ..config import Config, course_state_dir
+from ..core.course import one_line
+from .common import (
     ALREADY_RUNNING,
     CONFIGURATION,
     FAILURE,
@@ -32,13 +34,11 @@ from .cli_common import (
     silence,
     time_of,
 )
-from .config import Config, course_state_dir
-from .core.course import one_line
 
 if TYPE_CHECKING:
-    from .core.course import Course
-    from .store.control import Control
-    from .store.journal import Journal
+    from ..core.course import Course
+    from ..store.control import Control
+    from ..store.journal import Journal
 
 #: So long a running agent may take for what it was told.
 PATIENCE_S = 15.0
@@ -87,11 +87,11 @@ def add_commands(command: Callable[..., argparse.ArgumentParser], course_argumen
 
 
 def _send(arguments: argparse.Namespace) -> int:
-    from .destinations import planned
-    from .sending import send_here, sink_lines, sinks_of
-    from .store.control import change_control
-    from .store.lock import AlreadyRunning, Lock, holder
-    from .store.outbox import Outbox
+    from ..destinations import planned
+    from ..sending import send_here, sink_lines, sinks_of
+    from ..store.control import change_control
+    from ..store.lock import AlreadyRunning, Lock, holder
+    from ..store.outbox import Outbox
 
     if arguments.sink and not arguments.preview:
         raise Failed(USAGE, "--sink goes with --preview")
@@ -147,7 +147,7 @@ def _is_settled(sink: dict[str, Any], asked_at: int) -> bool:
 
 
 def _preview(arguments: argparse.Namespace, config: Config, course: Course, journal: Any, directory: str) -> int:
-    from .sending import credentials_word, previews
+    from ..sending import credentials_word, previews
 
     count = 0
     for shown in previews(config, course, journal, directory, arguments.sink):
@@ -165,8 +165,8 @@ def _preview(arguments: argparse.Namespace, config: Config, course: Course, jour
 
 
 def _queue(arguments: argparse.Namespace) -> int:
-    from .sending import sink_lines, sinks_of
-    from .store.journal import dumped
+    from ..sending import sink_lines, sinks_of
+    from ..store.journal import dumped
 
     course, journal, directory = recorded(arguments)
     with journal:
@@ -179,8 +179,8 @@ def _queue(arguments: argparse.Namespace) -> int:
 
 
 def _sinks(arguments: argparse.Namespace) -> int:
-    from .destinations import planned
-    from .sending import credentials_word, test_sink
+    from ..destinations import planned
+    from ..sending import credentials_word, test_sink
 
     course = course_of(arguments.course)
     config = config_of(arguments, course.root)
@@ -208,7 +208,7 @@ def _sinks(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _journal_of(course: Course, config: Config) -> Iterator[Journal | None]:
     """The course's journal; None where nothing is recorded yet: a sink can be tested before."""
-    from .store.journal import Journal, JournalError
+    from ..store.journal import Journal, JournalError
 
     try:
         journal = Journal.open(course_state_dir(config, course.root), create=False, read_only=True)
@@ -224,8 +224,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
     import orjson
 
-    from .core.json_as_node import read_as_node
-    from .core.receiver import rehearse
+    from ..core.json_as_node import read_as_node
+    from ..core.receiver import rehearse
 
     try:
         with open(arguments.file, "rb") as stream:
@@ -287,7 +287,7 @@ def _consent(arguments: argparse.Namespace) -> int:
 
 def _say(arguments: argparse.Namespace, *, until: int, **changes: Any) -> tuple[Control, Config]:
     """Nothing is recorded until then; in the past: no longer.  Returns what now holds, and the configuration."""
-    from .store.control import Control, change_control, read_control
+    from ..store.control import Control, change_control, read_control
 
     course = course_of(arguments.course)
     config = config_of(arguments, course.root)
@@ -315,10 +315,10 @@ def _say(arguments: argparse.Namespace, *, until: int, **changes: Any) -> tuple[
 def _forget(arguments: argparse.Namespace) -> int:
     import orjson
 
-    from .forgetting import forget, receipt_path
-    from .sensors.processes.servers import server_of
-    from .store.control import change_control
-    from .store.lock import AlreadyRunning, Lock
+    from ..forgetting import forget, receipt_path
+    from ..sensors.processes.servers import server_of
+    from ..store.control import change_control
+    from ..store.lock import AlreadyRunning, Lock
 
     course = known_course(arguments)
     directory = course_state_dir(config_of(arguments), course.root)
@@ -358,7 +358,7 @@ def _forget(arguments: argparse.Namespace) -> int:
 
 def _signal(directory: str, before: Callable[[], object] = lambda: None) -> bool:
     """Tells the running agent to look; False where none runs."""
-    from .store.lock import holder
+    from ..store.lock import holder
 
     pid = holder(directory)
     if not pid:
@@ -375,9 +375,9 @@ def _signal(directory: str, before: Callable[[], object] = lambda: None) -> bool
 
 def _refuse_others_agent(course: Course, directory: str) -> None:
     """What is said in another state directory, the agent that runs does not hear: root's is not the student's."""
-    from .config import course_key
-    from .sensors.processes.servers import agent_of
-    from .store.lock import NAME, holder
+    from ..config import course_key
+    from ..sensors.processes.servers import agent_of
+    from ..store.lock import NAME, holder
 
     if os.path.isdir(directory) and holder(directory) is not None:
         return
@@ -388,20 +388,20 @@ def _refuse_others_agent(course: Course, directory: str) -> None:
 
 def _has_stopped(directory: str, since: int) -> bool:
     """Whether the agent ended its work since then, as it says, or there is none any more."""
-    from .store.lock import holder
+    from ..store.lock import holder
 
     return holder(directory) is None or int((_fact(directory, "status") or {}).get("stopped_at") or 0) >= since
 
 
 def _is_noted(directory: str, silence: tuple[int, int] | None) -> bool:
     """Whether an agent knows of this pause."""
-    from .feeds import PAUSES
+    from ..feeds import PAUSES
 
     return silence is None or list(silence) in (_fact(directory, PAUSES) or [])
 
 
 def _fact(directory: str, name: str) -> Any:
-    from .store.journal import Journal, JournalError
+    from ..store.journal import Journal, JournalError
 
     try:
         with Journal.open(directory, create=False, read_only=True) as journal:

@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from .cli_common import loaded_of
-from .config import ConfigError, Fault
-from .core.course import one_line
+from ..config import ConfigError, Fault
+from ..core.course import one_line
+from .common import loaded_of
 
 if TYPE_CHECKING:
-    from .config.checking import Part, Path
-    from .config.loading import Layer, Loaded
+    from ..config.checking import Part, Path
+    from ..config.loading import Layer, Loaded
 
 
 def add_config(command: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
@@ -41,13 +41,13 @@ def add_config(command: Callable[..., argparse.ArgumentParser], common: argparse
 
 
 def _default(arguments: argparse.Namespace) -> int:
-    from .config.showing import default_file
+    from ..config.showing import default_file
 
     return _print(default_file())
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from .config.showing import shown
+    from ..config.showing import shown
 
     loaded = loaded_of(arguments, _root(arguments.course))
     if loaded.faults:
@@ -70,7 +70,7 @@ def _root(directory: str | None) -> str | None:
     """The course's path; that of the directory where there is no course yet: its section may come first."""
     if directory is None:
         return None
-    from .sensors.course import CourseError, find_course
+    from ..sensors.course import CourseError, find_course
 
     try:
         return os.path.realpath(find_course(directory))
@@ -119,13 +119,13 @@ def _as_written(layer: Layer, host: str) -> str:
 
 
 def _fault(layer: Layer, path: Path, words: str) -> Fault:
-    from .config.positions import Positions
+    from ..config.positions import Positions
 
     return Fault(layer.source.name, Positions(layer.source.text or "").line(path), words)
 
 
 def _warnings(loaded: Loaded) -> Iterator[Fault]:
-    from .destinations import host_of
+    from ..destinations import host_of
 
     for source in loaded.sources:
         parts = [layer.part for layer in loaded.layers if layer.source is source]

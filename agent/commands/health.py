@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .cli_common import FAILURE, Failed, become_owner_of, config_of, course_of, loaded_of, print_json
-from .core.course import one_line
+from ..core.course import one_line
+from .common import FAILURE, Failed, become_owner_of, config_of, course_of, loaded_of, print_json
 
 if TYPE_CHECKING:
-    from .checks.finding import Place
-    from .config.loading import Loaded
-    from .core.course import Course
+    from ..checks.finding import Place
+    from ..config.loading import Loaded
+    from ..core.course import Course
 
 
 def add_doctor(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -41,8 +41,8 @@ def _add_course(sub: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from .doctor import examine, has_fault, lines, plain
-    from .store.journal import dumped
+    from ..doctor import examine, has_fault, lines, plain
+    from ..store.journal import dumped
 
     place, _ = _place(arguments, _course(arguments))
     examined = examine(place)
@@ -54,8 +54,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _support_bundle(arguments: argparse.Namespace) -> int:
-    from .hosting.manager import ManagerError
-    from .support import Case, default_name, new_file, write_bundle
+    from ..hosting.manager import ManagerError
+    from ..support import Case, default_name, new_file, write_bundle
 
     path = arguments.output or default_name()
     try:
@@ -85,8 +85,8 @@ def _support_bundle(arguments: argparse.Namespace) -> int:
 
 
 def _metrics(arguments: argparse.Namespace) -> int:
-    from .machine import all_watched
-    from .metrics import rendered, write_metrics
+    from ..machine import all_watched
+    from ..metrics import rendered, write_metrics
 
     text = rendered(one.state for one in all_watched(lambda: config_of(arguments)))
     if arguments.output:
@@ -98,7 +98,7 @@ def _metrics(arguments: argparse.Namespace) -> int:
 
 def _course(arguments: argparse.Namespace) -> Course | None:
     """The one that is named, else the one here, if there is one.  Raises Failed where the named one can't be read."""
-    from .doctor import PATIENCE_S, Task
+    from ..doctor import PATIENCE_S, Task
 
     try:
         # In a thread, because the directory may lie in a dead network file system.
@@ -114,8 +114,8 @@ def _course(arguments: argparse.Namespace) -> Course | None:
 
 def _place(arguments: argparse.Namespace, course: Course | None) -> tuple[Place, Loaded]:
     """What is looked at; a fault in the configuration is part of what is told."""
-    from .checks.finding import Place
-    from .machine import managers
+    from ..checks.finding import Place
+    from ..machine import managers
 
     loaded = loaded_of(arguments, course.root if course else None)
     return Place(loaded.config, course, loaded.faults, tuple(managers())), loaded

@@ -9,15 +9,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .config import Config, ConfigError, course_state_dir, load_config
-from .core.course import one_line
+from ..config import Config, ConfigError, course_state_dir, load_config
+from ..core.course import one_line
 
 if TYPE_CHECKING:
     import logging
 
-    from .config.loading import Loaded
-    from .core.course import Course
-    from .store.journal import Journal
+    from ..config.loading import Loaded
+    from ..core.course import Course
+    from ..store.journal import Journal
 
 FAILURE, USAGE, UNAVAILABLE, CANNOT_CREATE, ALREADY_RUNNING, PERMISSION, CONFIGURATION = 1, 2, 69, 73, 75, 77, 78
 #: Of what nobody expected: the interpreter's own.
@@ -39,7 +39,7 @@ def config_of(arguments: argparse.Namespace, course: str | None = None) -> Confi
 
 def loaded_of(arguments: argparse.Namespace, course: str | None = None) -> Loaded:
     """The same with its faults and with where everything is from."""
-    from .config.loading import load
+    from ..config.loading import load
 
     return load(**_sources(arguments), course=course)
 
@@ -51,7 +51,7 @@ def _sources(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def course_root(directory: str) -> str:
     """The real path of the course that holds this directory; 77 or 78 with one line where there is none."""
-    from .sensors.course import CourseError, find_course, true_path
+    from ..sensors.course import CourseError, find_course, true_path
 
     try:
         return true_path(find_course(directory))
@@ -70,8 +70,8 @@ def become_owner(arguments: argparse.Namespace) -> None:
 
 def become_owner_of(arguments: argparse.Namespace) -> None:
     """The same, whatever the command; nothing where it names no course."""
-    from .hosting.manager import ManagerError
-    from .hosting.owner import become, user_of
+    from ..hosting.manager import ManagerError
+    from ..hosting.owner import become, user_of
 
     course = getattr(arguments, "course", None)
     if not isinstance(course, str) or getattr(arguments, "all", False):
@@ -100,8 +100,8 @@ def _uid_of(directory: str) -> int | None:
 
 def _uid_of_agent(root: str) -> int:
     """Who watches this course of root's (`install --user`); root where nobody does."""
-    from .hosting.manager import ManagerError
-    from .machine import managers
+    from ..hosting.manager import ManagerError
+    from ..machine import managers
 
     with suppress(ManagerError):
         return next((one.uid for manager in managers() for one in manager.instances() if one.course == root), 0)
@@ -114,7 +114,7 @@ _AS_ROOT = ("run", "start", "stop", "restart", "install", "uninstall", "logs", "
 
 def course_of(directory: str) -> Course:
     """The course that holds this directory; 77 or 78 with one line where there is none."""
-    from .sensors.course import CourseError, find_course, read_course
+    from ..sensors.course import CourseError, find_course, read_course
 
     try:
         return read_course(find_course(directory))
@@ -127,7 +127,7 @@ def recorded(arguments: argparse.Namespace) -> tuple[Course, Journal, str]:
 
     What was recorded can be read whatever became of the course: a broken learn.json, a deleted directory.
     """
-    from .store.journal import Journal, JournalError
+    from ..store.journal import Journal, JournalError
 
     course = known_course(arguments)
     config = config_of(arguments, course.root)
@@ -141,7 +141,7 @@ def recorded(arguments: argparse.Namespace) -> tuple[Course, Journal, str]:
 
 def silence(config: Config, directory: str) -> str | None:
     """Why nothing is recorded and sent in this course now; None: it is."""
-    from .store.control import read_control
+    from ..store.control import read_control
 
     try:
         control = read_control(directory)
@@ -158,8 +158,8 @@ def time_of(ms: int) -> str:
 
 def known_course(arguments: argparse.Namespace) -> Course:
     """The course, or what is left of one of which something is recorded; 77 or 78 with one line where there is none."""
-    from .core.course import Course
-    from .sensors.course import CourseError, find_course, read_course
+    from ..core.course import Course
+    from ..sensors.course import CourseError, find_course, read_course
 
     root = os.path.realpath(arguments.course)
     try:
@@ -183,9 +183,9 @@ def has_own_state(arguments: argparse.Namespace) -> bool:
 
 def explained(error: Exception) -> tuple[int, str]:
     """The exit code and the line for what ended an agent; UNEXPLAINED where it is a fault of ours, or of the disk."""
-    from .sensors.course import CourseError
-    from .store.journal import JournalError, JournalTooNew
-    from .store.lock import AlreadyRunning
+    from ..sensors.course import CourseError
+    from ..store.journal import JournalError, JournalTooNew
+    from ..store.lock import AlreadyRunning
 
     match error:
         case CourseError():
