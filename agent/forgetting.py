@@ -63,7 +63,10 @@ def erase_state(directory: str) -> bool:
 
     if not os.path.lexists(directory):
         return False
-    shutil.rmtree(directory)
+    if os.path.islink(directory):
+        os.unlink(directory)
+    else:
+        shutil.rmtree(directory)
     return True
 
 

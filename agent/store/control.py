@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -55,7 +56,9 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
     """What was said; nothing where there is no such file.  Raises OSError; ValueError where it is damaged: what it said
     is not known then, and it may have been "no"."""
     try:
-        with open(os.path.join(directory, NAME), "rb") as stream:
+        with open(os.path.join(directory, NAME), "rb", opener=_without_waiting) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ValueError(f"{NAME} is damaged: it is no regular file")
             found = orjson.loads(stream.read(65_536))
     except FileNotFoundError:
         return Control()
@@ -68,6 +71,11 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
         if type(value) not in _TYPES.get(key, (int,)):
             raise ValueError(f"{NAME} is damaged: {key} is of a wrong kind")
     return Control(**known)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """For the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -106,7 +114,8 @@ def change_control(directory: str | os.PathLike[str], **changes: Any) -> Control
 
 @contextmanager
 def _locked(directory: str | os.PathLike[str]) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Not through a link: see Lock.acquire.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor

@@ -178,6 +178,8 @@ class Journal:
             _make_files(path)
         elif not path.exists():
             raise JournalError(f"{path}: there is no journal yet")
+        if (strange := maybe_strange(path)) is not None:
+            raise JournalCorrupt(f"{strange}: it is no regular file")
         with _translated(path):
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
@@ -496,6 +498,12 @@ class Journal:
             raise JournalCorrupt(f"{self.path}: record {number}: {error}") from error
 
 
+def maybe_strange(path: Path) -> str | None:
+    """The first of the files of this database that is no regular one: SQLite would wait for the other end of a pipe."""
+    names = (f"{path}{suffix}" for suffix in ("", "-journal", "-wal", "-shm"))
+    return next((name for name in names if os.path.lexists(name) and not os.path.isfile(name)), None)
+
+
 def _make_files(path: Path) -> None:
     """The directory 0700 and the file 0600, whatever the umask; SQLite gives its other files the file's mode."""
     try:
@@ -546,7 +554,7 @@ def set_aside(directory: str | os.PathLike[str], stamp: str) -> Path:
         target = path.with_name(f"{NAME}.damaged-{stamp}-{count}")
     try:
         for suffix in ("-wal", "-shm", ""):
-            if os.path.exists(f"{path}{suffix}"):
+            if os.path.lexists(f"{path}{suffix}"):
                 os.rename(f"{path}{suffix}", f"{target}{suffix}")
     except OSError as error:
         raise JournalError(f"{path}: {error.strerror}") from error

@@ -7,6 +7,7 @@ fork shares the lock; a program started by exec does not.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -30,7 +31,13 @@ class Lock:
 
     @classmethod
     def acquire(cls, directory: str | os.PathLike[str]) -> Lock:
-        """Takes the lock in this directory, which must exist.  Raises AlreadyRunning, or OSError."""
+        """Takes the lock in this directory, which must exist.
+
+        Raises AlreadyRunning, or OSError: also where the directory is a link, because what is in it is the agent's
+        alone, to move and to erase.
+        """
+        if os.path.islink(directory):
+            raise NotADirectoryError(errno.ENOTDIR, "it is a link, and no directory", os.fspath(directory))
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(os.path.join(directory, NAME), flags, 0o600)
         try:
@@ -69,7 +76,9 @@ def _pid_in(descriptor: int) -> int:
 def holder(directory: str | os.PathLike[str]) -> int | None:
     """The process that holds the lock, 0 where it could not be read; None when nobody does.  Changes nothing."""
     try:
-        descriptor = os.open(os.path.join(directory, NAME), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # O_NONBLOCK: where it is a pipe nobody waits for its other end.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(os.path.join(directory, NAME), flags)
     except FileNotFoundError:
         return None
     try:

@@ -22,6 +22,8 @@ from typing import Any
 
 import orjson
 
+from .journal import maybe_strange
+
 NAME = "delivery.sqlite3"
 
 #: The number of the tables below, of which 0.3 did not write any: 0 are the same.
@@ -88,6 +90,8 @@ class Outbox:
                 # (sqlite.org/howtocorrupt.html, 2.2).
                 with suppress(FileExistsError):
                     os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            if (strange := maybe_strange(self.path)) is not None:
+                raise OutboxError(f"{strange}: it is no regular file")
             self._connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
                 uri=True,
