@@ -294,9 +294,9 @@ class Heard:
         def hear_executed(tracker: Tracker, pid: int, at: int) -> bool:
             read = tracker.reader.words
 
-            def hear_words(pid: int) -> Words | None:
-                words = read(pid)
-                if words is None:
+            def hear_words(asked: int) -> Words | None:
+                words = read(asked)
+                if words is None and asked == pid:
                     self.unreadable.append(pid)
                 return words
 

@@ -29,7 +29,7 @@ from agent.sensors.clock import now_ms
 from agent.sensors.processes import proc_connector
 from agent.sensors.processes.level import Mailbox, has_ended, spawn_child
 from agent.sensors.processes.proc_connector import Connector
-from agent.sensors.processes.proc_socket import EXEC, EXIT, open_socket
+from agent.sensors.processes.proc_socket import EXEC, EXIT, Listener, open_socket
 from agent.sensors.processes.sensor import NO_LEVEL, ProcessSensor
 from tests.sensors.student import (
     PATIENCE_S,
@@ -116,7 +116,7 @@ def seen(heard: Heard, desk: Desk) -> Iterator[Seen]:
 
 
 class Opener:
-    """`open_socket` that remembers what it opened."""
+    """`open_socket` that remembers what it opened: for each try the one that wakes us, then the one with all exits."""
 
     def __init__(self) -> None:
         self.opened: list[socket.socket] = []
@@ -126,7 +126,11 @@ class Opener:
         return self.opened[-1]
 
     @property
-    def last(self) -> socket.socket:
+    def events(self) -> socket.socket:
+        return self.opened[-2]
+
+    @property
+    def ends(self) -> socket.socket:
         return self.opened[-1]
 
 
@@ -358,6 +362,63 @@ def test_of_300_programs_at_50_a_second_each_is_heard_of_and_what_is_seen_has_it
     assert all(map(is_of_the_kernel, lost)), "the others were not started by a process of the course"
 
 
+@contextmanager
+def other_people_at_work() -> Iterator[None]:
+    """A shell elsewhere that starts some 100 programs a second, and three forks that execute nothing beside each."""
+    work = "while :; do /bin/true; (:); (:); (:); sleep 0.015; done"
+    shell = subprocess.Popen(["/bin/sh", "-c", work], cwd="/")
+    try:
+        yield
+    finally:
+        shell.kill()
+        shell.wait()
+
+
+def test_beside_other_people_each_run_of_1_to_20_ms_has_its_exit_code(
+    desk: Desk, student: Student, seen: Seen, heard: Heard
+) -> None:
+    (desk.step(1) / "quick.sh").write_text("i=0; while [ $i -lt $1 ]; do i=$((i+1)); done; exit $2\n")
+    living = student.start([PYTHON, "app.py"], desk.step(2))
+    seen.executions_of(living)
+    orders = [
+        (["/bin/sh", "quick.sh", str(number * 37 % 6000), str(number % 256)], desk.step(1)) for number in range(300)
+    ]
+    with other_people_at_work():
+        runs = student.burst(orders, per_second=50)
+        settle(student, seen, desk.step(1))
+    caught = [run for run in runs if seen.executed(run[0])]
+    is_whole = not any(map(is_of_the_kernel, seen.of(EventsLost)))
+    for pid, number, status in caught:
+        (exited,) = seen.exits(pid)
+        assert os.waitstatus_to_exitcode(status) == number % 256
+        assert (exited.exit_code, exited.exact) == (number % 256, True) or not is_whole
+        assert seen.executed(pid)[0].argv[-1] == str(number % 256)
+    assert caught
+    assert {pid for pid, _, _ in runs} <= set(heard.executed) or not is_whole
+    student.kill(living, signal.SIGTERM)
+    student.reap(living)
+    assert seen.exit_of(living).signal == signal.SIGTERM
+
+
+def test_what_forks_without_end_and_executes_nothing_costs_no_exit_code(
+    tmp_path: Path, desk: Desk, student: Student, seen: Seen
+) -> None:
+    """More forks than `ends` can hold, while one program lives and before another begins."""
+    (desk.step(0) / "forks.py").write_text(
+        "import os\nfor _ in range(3000):\n    pid = os.fork()\n    if not pid: os._exit(1)\n    os.waitpid(pid, 0)\n"
+    )
+    elsewhere = shutil.copy(desk.step(0) / "forks.py", tmp_path / "forks.py")
+    living = student.start([PYTHON, "app.py", "7"], desk.step(1))
+    seen.executions_of(living)
+    student.run([PYTHON, "-S", str(elsewhere)], "/")
+    student.open_gate()
+    student.reap(living)
+    assert seen.exit_of(living).exit_code == 7
+    later, _ = run_seen(student, seen, [PYTHON, "-S", "app.py", "8"], desk.step(1))
+    assert seen.exit_of(later).exit_code == 8
+    assert seen.of(EventsLost) == []
+
+
 def test_what_runs_already_is_found_at_the_start_parents_first(desk: Desk, student: Student) -> None:
     shell = student.start(["/bin/sh", "-c", f"{PYTHON} app.py; :"], desk.step(2))
 
@@ -464,6 +525,34 @@ def test_only_execs_and_exits_of_whole_processes_wake_the_sensor(
     assert [what for what, one, _ in heard if one == pid] == [EXEC, EXIT]
 
 
+def test_of_the_exits_only_those_of_the_named_wake_the_sensor(desk: Desk, student: Student) -> None:
+    others, named = (student.start([PYTHON, "app.py"], desk.step(2)) for _ in range(2))
+    for pid in (others, named):
+        until_it_runs(pid)
+    connection = open_socket()
+    listener = Listener(connection)
+    try:
+        listener.hear_exits_of([1, named, 2])
+        for pid in (others, named):
+            student.kill(pid, signal.SIGKILL)
+            student.reap(pid)
+        heard: list[tuple[int, int]] = []
+
+        def is_heard(what: int, pid: int) -> bool:
+            while listener.has_more():
+                message = listener.receive()
+                if message is not None:
+                    heard.append((message[0], message[2]))
+            return (what, pid) in heard
+
+        until(lambda: is_heard(EXIT, named))
+        last = student.start([PYTHON, "app.py"], desk.step(2))
+        until(lambda: is_heard(EXEC, last))
+        assert [pid for what, pid in heard if what == EXIT] == [named]
+    finally:
+        listener.close()
+
+
 def test_a_kernel_without_a_filter_of_its_own_serves_as_well(desk: Desk, student: Student) -> None:
     seen = Seen()
     with watching(desk.course, seen.put, lambda: open_socket(kernel_filter=False)):
@@ -473,7 +562,7 @@ def test_a_kernel_without_a_filter_of_its_own_serves_as_well(desk: Desk, student
 
 
 class SlowReader(Seen):
-    """Holds the sensor's thread up at the first process that it reports, until told to go on."""
+    """Holds the sensor's thread up at the second process that it reports, until told to go on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -482,7 +571,7 @@ class SlowReader(Seen):
 
     def put(self, observation: Observation) -> None:
         super().put(observation)
-        if isinstance(observation, ProcessExecuted) and not self.holding.is_set():
+        if isinstance(observation, ProcessExecuted) and len(self.of(ProcessExecuted)) == 2:
             self.holding.set()
             self.go_on.wait(PATIENCE_S)
 
@@ -491,15 +580,17 @@ def test_what_the_kernel_dropped_is_said_and_made_good(desk: Desk, student: Stud
     seen, opener = SlowReader(), Opener()
     with watching(desk.course, seen.put, opener):
         seen.listed()
-        opener.last.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least: a few events
-        known = student.start([PYTHON, "app.py"], desk.step(2))
+        for connection in (opener.events, opener.ends):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least: a few events
+        known, second = (student.start([PYTHON, "app.py"], desk.step(2)) for _ in range(2))
         assert seen.holding.wait(PATIENCE_S)
         for _ in range(30):
             student.run(["/bin/sh", "-c", ":"], desk.step(0))
         living = student.start([PYTHON, "app.py"], desk.step(2))
         until_it_runs(living)
-        student.kill(known, signal.SIGKILL)
-        student.reap(known)
+        for pid in (known, second):
+            student.kill(pid, signal.SIGKILL)
+            student.reap(pid)
         seen.go_on.set()
         # What other programs of this machine do may overflow so small a buffer at any time, before and after.
         listed = seen.wait_for(
@@ -523,13 +614,14 @@ def test_what_the_kernel_dropped_is_said_and_made_good(desk: Desk, student: Stud
 
 
 @as_root
-def test_a_message_that_is_not_the_kernels_is_ignored(desk: Desk, student: Student) -> None:
+@pytest.mark.parametrize("which", ["events", "ends"])
+def test_a_message_that_is_not_the_kernels_is_ignored(which: str, desk: Desk, student: Student) -> None:
     seen, opener = Seen(), Opener()
     with watching(desk.course, seen.put, opener):
         seen.listed()
         pid = student.start([PYTHON, "app.py"], desk.step(2))
         seen.wait_for(lambda seen: seen.executed(pid))
-        address = opener.last.getsockname()
+        address = getattr(opener, which).getsockname()
         body = struct.pack("=IIIIHHIIQiiII8x", 1, 1, 0, 0, 40, 0, EXIT, 0, time.monotonic_ns(), pid, pid, 0, 17)
         spoof = struct.pack("=IHHII", 16 + len(body), 3, 0, 0, 0) + body
         assert len(spoof) == 76

@@ -1,52 +1,48 @@
 """The best level: the kernel tells of each EXEC and each EXIT, with the time and the wait status.
 
 Promised: every process of every user is heard of within about a millisecond; only those of our user are looked
-at; what the kernel dropped is known (ENOBUFS), said, and made good by a survey of the living.  What is reported
-lives in `tracking`.
+at; what the kernel dropped is known, said, and made good by a survey of the living.  What is reported lives in
+`tracking`, how the kernel tells in `proc_socket`.
 
-How: netlink's connector (linux/connector.h, linux/cn_proc.h), with nothing but `socket` and `struct`.  Since Linux
-6.6 any user may listen, and a listen message of 8 bytes carries a mask of event kinds; before, it takes
-CAP_NET_ADMIN, and the message has 4 bytes.  Both are sent: each kernel ignores the other's or is refined by it.  A
-classic BPF filter is attached as well: it is the only filter on old kernels, and on new ones it also drops the
-exits of threads (a node process has eleven), so that they don't wake us up.
+Every program of the machine wakes every agent up, and that is what costs (measured: 35 us, the caches are cold; and
+what is done then as much again).  So there are two sockets.  `events` wakes us: it gets each EXEC, and the EXITs of
+those whom its filter names.  `ends` gets each EXIT.  Who was reported a moment ago is waited for there; when that has
+woken us for others often enough, the filter names everybody who was reported, and `ends` is only emptied now and
+then.  (Not at once, because to change a filter takes 35 us, and much longer on a busy machine.)  So another user's
+program wakes us up once.
+
+The order is that of the kernel's stamps: what was found in `ends` waits until `events` has come so far.
 
 Known to be weak: a program that ends within a millisecond may be gone before it is read (on a quiet machine 0.2 %
-of 1 ms lives, 30 % of static programs that return at once; measured on Linux 6.18).  In another network namespace
-the kernel refuses; in another pid or user namespace it stays silent: the self-test finds both.
+of 1 ms lives, 30 % of static programs that return at once; measured on Linux 6.18).  Some hundred forks that execute
+nothing fill `ends`: if the next program ends before it is named, its exit code is lost, and that is said.  In another
+network namespace the kernel refuses; in another pid or user namespace it stays silent: the self-test finds both.
 """
 
 from __future__ import annotations
 
-import array
-import errno
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from ...core.observations import EventsLost
 from ..clock import ms_of_monotonic_ns, now_ms
 from .level import PASSING, SELF_TEST_CODE, Failed, Mailbox, Refused, end_child, has_ended, spawn_child
+from .proc_socket import EXEC, EXIT, Dropped, Listener, open_socket
 from .tracking import SENSOR, Tracker
 
-_NETLINK_CONNECTOR = 11
-_PROC_GROUP = _PROC_ID = 1  # CN_IDX_PROC, CN_VAL_PROC
-_LISTEN = 1  # PROC_CN_MCAST_LISTEN
-EXEC = 0x00000002
-EXIT = 0x80000000
+#: So many programs may be executed until `ends` is emptied: an ordinary user's buffer holds some 550 messages.
+_PASSING = 32
 
-#: nlmsghdr (16 bytes), cn_msg (20), proc_event: what, cpu, timestamp_ns, process_pid, process_tgid, exit_code,
-#: exit_signal, parent_pid, parent_tgid (from Linux 4.18; 0 before).
-#: The kernel always sends the whole proc_event, 76 bytes in all.
-_EVENT = struct.Struct("=I12xII8xHxxI4xQiiI8xi")
+#: So many EXITs of others may wake us before the filter is changed.
+_IN_VAIN = 16
 
-_RECEIVE_BYTES = 8 * 1024 * 1024
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_MEMINFO = 26, 33, 55
-_DROPS = 8  # SK_MEMINFO_DROPS
+#: So many processes are named at most; beyond, each EXIT wakes us.  Each costs 2 us when the filter is made.
+_MOST_NAMED = 64
 
-#: Messages taken at once before other requests are looked at again.
+#: Messages taken at once before other requests are looked at.
 _BATCH = 512
 
 _SELF_TEST_S = 1.0
@@ -54,57 +50,13 @@ _SELF_TEST_S = 1.0
 _AFTER_REAPING_S = 0.25
 
 
-def open_socket(*, kernel_filter: bool = True) -> socket.socket:
-    """A socket that listens to EXEC and EXIT of all processes.  Raises OSError where the kernel refuses.
+class Exit(NamedTuple):
+    """`at_ns` is on the clock of `time.monotonic_ns`."""
 
-    `kernel_filter=False` leaves the 8-byte message out, as if the kernel were older than 6.6."""
-    connection = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_CONNECTOR
-    )
-    try:
-        _enlarge(connection, _RECEIVE_BYTES)
-        _attach_filter(connection)
-        connection.bind((0, _PROC_GROUP))
-        connection.sendto(_request(struct.pack("=I", _LISTEN)), (0, 0))
-        if kernel_filter:
-            connection.sendto(_request(struct.pack("=II", _LISTEN, EXEC | EXIT)), (0, 0))
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def _enlarge(connection: socket.socket, size: int) -> None:
-    try:
-        connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)  # needs CAP_NET_ADMIN
-    except OSError:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)  # up to net.core.rmem_max, silently
-
-
-def _attach_filter(connection: socket.socket) -> None:
-    """Accept EXEC and EXIT of whole processes (pid == tgid).  The offsets are those of `_EVENT`; the loads are in
-    network order, so the constants are turned."""
-    load, load_to_x, equal, equal_x, give = 0x20, 0x07, 0x15, 0x1D, 0x06  # BPF_LD|W|ABS, MISC|TAX, JMP|JEQ|K, …|X, RET
-    program = (
-        (load, 0, 0, 36),  # what
-        (equal, 1, 0, socket.htonl(EXEC)),
-        (equal, 0, 5, socket.htonl(EXIT)),
-        (load, 0, 0, 52),  # process_pid
-        (load_to_x, 0, 0, 0),
-        (load, 0, 0, 56),  # process_tgid
-        (equal_x, 0, 1, 0),
-        (give, 0, 0, 0xFFFFFFFF),
-        (give, 0, 0, 0),
-    )
-    # struct sock_fprog holds a pointer; `array` knows its address without ctypes (0.5 MB).
-    code = array.array("B", b"".join(struct.pack("=HBBI", *line) for line in program))
-    address = code.buffer_info()[0]
-    connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), address))
-
-
-def _request(payload: bytes) -> bytes:
-    body = struct.pack("=IIIIHH", _PROC_ID, _PROC_ID, 0, 0, len(payload), 0) + payload
-    return struct.pack("=IHHII", 16 + len(body), 3, 0, 0, 0) + body  # 3: NLMSG_DONE
+    at_ns: int
+    pid: int
+    status: int
+    parent: int
 
 
 class Connector:
@@ -114,12 +66,20 @@ class Connector:
     wants_opens: ClassVar[bool] = False
     blind_to = "programs that end within about a millisecond, on a saturated machine also some that end within 30"
 
+    _events: Listener  # both from `open` on
+    _ends: Listener
+
     def __init__(self, open_socket: Callable[[], socket.socket] = open_socket) -> None:
         self._open_socket = open_socket
-        self._socket: socket.socket | None = None
-        self._buffer = bytearray(4096)
-        self._last_ns = 0
+        self._open: list[Listener] = []
+        self._last_ns = 0  # how far `events` has come
+        self._passed = 0  # EXECs since `ends` was read
+        self._early: list[Exit] = []  # read from `ends`, and not handled yet
+        self._named: frozenset[int] = frozenset()
+        self._unnamed: dict[int, int] = {}  # whose EXIT is waited for in `ends`, and since when (ns)
+        self._in_vain = 0  # EXITs of others meanwhile
         self._lost = False
+        self._blind_until_ns = 0  # `ends` was full: some EXITs of the time before may be missing
         self._drops = 0
         self._surveyed = False
         self._child = 0  # of a self-test under way
@@ -132,126 +92,242 @@ class Connector:
 
     def open(self, mailbox: Mailbox) -> None:
         try:
-            self._socket = self._open_socket()
+            self._events = self._opened()
+            # After the other, because who came last is told first (sk_add_bind_node in net/netlink/af_netlink.c): an
+            # EXIT that `events` doesn't get, for want of a name, lies in `ends` already.
+            self._ends = self._opened()
+            self._ends.hear_exits_only()
+            self._events.hear_exits_of(())
         except OSError as error:
+            self.close()
             reason = f"the kernel refuses process events: {error.strerror or error}"
             raise Refused(reason, passing=error.errno in PASSING) from error
         try:
-            self._self_test(self._socket, None)
+            self._self_test(None)
         except (Refused, OSError):
             self.close()
             raise
 
+    def _opened(self) -> Listener:
+        self._open.append(Listener(self._open_socket()))
+        return self._open[-1]
+
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        for each in self._open:
+            each.close()
+        self._open.clear()
 
     def run(self, tracker: Tracker, mailbox: Mailbox) -> None:
-        connection = self._socket
-        if connection is None:
-            raise Failed("the socket is closed")
+        if not self._open:
+            raise Failed("the sockets are closed")
+        both, one = select.poll(), select.poll()
+        for poll in (both, one):
+            poll.register(self._events, select.POLLIN)
+            poll.register(mailbox, select.POLLIN)
+        both.register(self._ends, select.POLLIN)
         if not self._surveyed:
-            tracker.survey()
+            self._survey(tracker)
             self._surveyed = True
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        poll.register(mailbox, select.POLLIN)
+        usual = [(self._events.fileno(), select.POLLIN)]
+        timeout = self._timeout_ms(mailbox)
         while True:
-            timeout = mailbox.timeout()
-            ready = poll.poll(None if timeout is None else timeout * 1000 + 1)
+            poll = both if self._unnamed else one
+            ready = poll.poll(0 if self._early or self._lost else timeout)
             # Events first: a short life can't wait, a request can.
-            if self._drain(connection, tracker) and self._lost:
-                self._make_good(connection, tracker)
+            if ready == usual and timeout is None:
+                self._hear(tracker)
+                continue
+            self._handle(tracker)
             if any(handle == mailbox.fileno() for handle, _ in ready) or mailbox.retry_at is not None:
                 orders = mailbox.take()
                 if orders.course is not None:
+                    since_ns = time.monotonic_ns()
                     tracker.replace_course(orders.course)
+                    self._follow(tracker, since_ns)
                 if mailbox.should_return(orders):
+                    self._handle_all(tracker)
                     return
                 if orders.check:
-                    self._check(connection, tracker)
+                    self._check(tracker)
+            timeout = self._timeout_ms(mailbox)
 
-    def _drain(self, connection: socket.socket, tracker: Tracker | None) -> bool:
-        """Handle what is in the socket, at most a batch; True if nothing is left in it."""
-        buffer, receive, unpack, size = self._buffer, connection.recvfrom_into, _EVENT.unpack_from, _EVENT.size
+    @staticmethod
+    def _timeout_ms(mailbox: Mailbox) -> float | None:
+        timeout = mailbox.timeout()
+        return None if timeout is None else timeout * 1000 + 1
+
+    def _handle_all(self, tracker: Tracker) -> None:
+        """Handle what there is, at most a batch."""
         for _ in range(_BATCH):
-            try:
-                received, (sender, _group) = receive(buffer)
-            except BlockingIOError:
-                return True
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                # Told once, however many were dropped; and while anything is left in the socket the kernel drops
-                # all that follows (NETLINK_S_CONGESTED).  So: empty it first, then make good.
-                self._lost = True
-                continue
-            if received == 0:
-                raise Failed("the socket was shut")
-            if sender != 0 or received < size:
-                continue  # any process may send us a message; only the kernel's number is 0
-            length, index, value, payload, what, at_ns, pid, tgid, status, parent = unpack(buffer)
-            if index != _PROC_ID or value != _PROC_ID or pid != tgid or length > received or payload < 40:
-                continue
-            self._last_ns = at_ns
-            if pid == self._child:
-                if what == EXEC:
-                    self._child_executed = True
-                elif what == EXIT:
-                    self._child_status = status
-            elif tracker is None:
-                continue
-            elif what == EXEC:
-                tracker.executed(pid, ms_of_monotonic_ns(at_ns))
-            elif what == EXIT and pid in tracker.tracked:
-                tracker.exited(pid, ms_of_monotonic_ns(at_ns), status)
-            elif what == EXIT and pid in tracker.unread:
-                tracker.exited_unread(pid, parent, ms_of_monotonic_ns(at_ns))
-        return False
+            if not self._handle(tracker):
+                break
 
-    def _make_good(self, connection: socket.socket, tracker: Tracker) -> None:
+    def _handle(self, tracker: Tracker) -> bool:
+        """Handle the next event, and before it the ends before it.  False if there was nothing to do."""
+        has_event = self._events.has_more()
+        if self._unnamed:
+            self._hear_ends(tracker)
+            if self._in_vain >= _IN_VAIN:
+                self._name(tracker)
+        if has_event:
+            self._hear(tracker)
+        elif self._events.has_more():
+            pass  # what was read from `ends` may be newer, or not all that is older
+        elif self._early:
+            self._settle(tracker)
+        elif self._lost:
+            self._make_good(tracker)
+        else:
+            return False
+        return True
+
+    def _hear(self, tracker: Tracker | None) -> None:
+        """Handle the next event that woke us.  (One: to be told by an exception that there is no other would cost
+        25 us, because the caches are cold.)"""
+        try:
+            message = self._events.receive()
+        except Dropped:
+            self._lost = True
+            return
+        if message is None:
+            return
+        what, at_ns, pid, status, parent = message
+        if self._early and tracker is not None:
+            self._settle(tracker, at_ns)
+        self._last_ns = at_ns
+        if pid == self._child:
+            self._hear_child(what, status)
+        elif tracker is None:
+            return
+        elif what == EXEC:
+            if tracker.executed(pid, ms_of_monotonic_ns(at_ns)):
+                self._follow(tracker, at_ns)
+            self._passed += 1
+            if self._passed >= _PASSING:
+                self._tidy(tracker)
+        elif what == EXIT:
+            self._exited(tracker, Exit(at_ns, pid, status, parent))
+
+    def _exited(self, tracker: Tracker, end: Exit) -> None:
+        if end.pid in tracker.tracked:
+            tracker.exited(end.pid, ms_of_monotonic_ns(end.at_ns), end.status)
+        elif end.pid in tracker.unread:
+            tracker.exited_unread(end.pid, end.parent, ms_of_monotonic_ns(end.at_ns))
+        self._unnamed.pop(end.pid, None)
+
+    # the ends
+
+    def _follow(self, tracker: Tracker, since_ns: int) -> None:
+        """Wait for the ends of those who were reported since `since_ns`."""
+        new = dict.fromkeys({*tracker.tracked, *tracker.unread} - self._named, since_ns)
+        if not new.keys() <= self._unnamed.keys():
+            self._unnamed = new | self._unnamed
+            if since_ns < self._blind_until_ns:
+                self._doubt(tracker)
+
+    def _name(self, tracker: Tracker) -> None:
+        """From now on `events` tells of the end of everybody who was reported."""
+        self._named = frozenset({*tracker.tracked, *tracker.unread})
+        self._events.hear_exits_of(self._named if len(self._named) <= _MOST_NAMED else None)
+        self._hear_ends(tracker)  # what the filter still dropped
+        self._unnamed.clear()
+        self._in_vain = 0
+
+    def _hear_ends(self, tracker: Tracker | None) -> None:
+        """Empty `ends`.  Kept is an EXIT that is waited for, and one that may be because the EXEC of its process may
+        still lie in `events`.  (That can't be if it is older than what came out last.)"""
+        self._passed = 0
+        is_full = False
+        while self._ends.has_more():
+            try:
+                message = self._ends.receive()
+            except Dropped:
+                is_full = True
+                continue
+            if message is None:
+                continue
+            what, at_ns, pid, status, parent = message
+            if pid == self._child:
+                self._hear_child(what, status)
+                continue
+            if tracker is None or what != EXIT:
+                continue
+            if at_ns >= self._unnamed.get(pid, self._last_ns):
+                self._early.append(Exit(at_ns, pid, status, parent))
+            if self._unnamed and pid not in self._unnamed:
+                self._in_vain += 1
+        if is_full and tracker is not None:
+            self._blind_until_ns = time.monotonic_ns()
+            self._doubt(tracker)
+
+    def _doubt(self, tracker: Tracker) -> None:
+        """`ends` was full: who is over, but was not told to be, will never be."""
+        told = {end.pid for end in self._early}
+        if any(tracker.is_over(pid) for pid in self._unnamed if pid not in told):
+            self._lost = True
+
+    def _settle(self, tracker: Tracker, until_ns: int | None = None) -> None:
+        """Handle what was read early, as far as `events` has come; None: nothing is left in it."""
+        early, self._early = self._early, []
+        for end in early:
+            if until_ns is None or end.at_ns <= until_ns:
+                self._exited(tracker, end)
+            else:
+                self._early.append(end)
+
+    def _tidy(self, tracker: Tracker) -> None:
+        """Before `ends` is full.  And a crowd that is gone shall wake us no more."""
+        self._hear_ends(tracker)
+        if len(self._named) > _MOST_NAMED >= len(tracker.tracked) + len(tracker.unread):
+            self._name(tracker)
+
+    # losses
+
+    def _survey(self, tracker: Tracker) -> None:
+        since_ns = time.monotonic_ns()
+        tracker.survey()
+        self._follow(tracker, since_ns)
+
+    def _make_good(self, tracker: Tracker) -> None:
         """The kernel dropped events: say so, and report who lives."""
         self._lost = False
-        drops = self._dropped(connection)
+        drops = self._events.dropped() + self._ends.dropped()
         count = f"{drops - self._drops} process events" if drops > self._drops else "process events"
         self._drops = max(drops, self._drops)
         now = now_ms()
         since = min(self.last_event_ms or now, now)
         tracker.put(EventsLost(now, since, SENSOR, f"the kernel dropped {count}: the buffer was full"))
-        tracker.survey()
+        tracker.unread.clear()  # of their ends nobody may tell any more
+        self._survey(tracker)
 
-    @staticmethod
-    def _dropped(connection: socket.socket) -> int:
-        """How many messages the kernel has dropped for this socket so far; 0 where it doesn't tell."""
-        try:
-            info = connection.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
-        except OSError:  # before Linux 4.12
-            return 0
-        numbers = array.array("I", info[: len(info) // 4 * 4])
-        return numbers[_DROPS] if len(numbers) > _DROPS else 0
+    # the self-test
 
-    def _check(self, connection: socket.socket, tracker: Tracker) -> None:
+    def _check(self, tracker: Tracker) -> None:
         try:
-            self._self_test(connection, tracker)
+            self._self_test(tracker)
         except Refused as refused:
             raise Failed(str(refused)) from refused
 
-    def _self_test(self, connection: socket.socket, tracker: Tracker | None) -> None:
+    def _self_test(self, tracker: Tracker | None) -> None:
         """Start a child and demand its EXEC and its EXIT with the right status.  Takes 2 to 3 ms; raises Refused
         0.25 s after the child's end, or after 1 s."""
         self._child_executed, self._child_status = False, None
         poll = select.poll()
-        poll.register(connection, select.POLLIN)
+        poll.register(self._events, select.POLLIN)
+        poll.register(self._ends, select.POLLIN)
         self._child = child = spawn_child()
         deadline = time.monotonic() + _SELF_TEST_S
         reaped = False
         try:
             while True:
-                # Asked before the socket is read: what came in time counts, however long this thread was set aside.
+                # Asked before the sockets are read: what came in time counts, however long this thread was set aside.
                 is_late = time.monotonic() >= deadline
                 poll.poll(5)
-                self._drain(connection, tracker)
+                self._hear_ends(tracker)
+                for _ in range(_BATCH):
+                    if not self._events.has_more():
+                        break
+                    self._hear(tracker)
                 if self._child_executed and self._child_status is not None:
                     break
                 if is_late:
@@ -267,3 +343,9 @@ class Connector:
             self._child = 0
             if not reaped:
                 end_child(child)
+
+    def _hear_child(self, what: int, status: int) -> None:
+        if what == EXEC:
+            self._child_executed = True
+        elif what == EXIT:
+            self._child_status = status

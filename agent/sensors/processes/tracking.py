@@ -118,7 +118,7 @@ class Tracker:
         self.put = put
         self.reader = reader
         self.tracked: dict[int, Tracked] = {}
-        #: Processes that told of an exec and could not be read then: pid -> when (ms).
+        #: Processes that told of an exec and could not be read 5 ms later or more: pid -> when (ms).
         self.unread: dict[int, int] = {}
         self.skipped = 0
         self._log = log
@@ -128,24 +128,30 @@ class Tracker:
         self._unknown: dict[str, None] = {}  # in the order of asking
         self._me = os.getpid()
 
-    def executed(self, pid: int, at: int) -> None:
-        """The process executed a program at `at`: look at it now, and report it if it matters."""
+    def executed(self, pid: int, at: int) -> bool:
+        """The process executed a program at `at`: look at it now, and report it if it matters.  Returns whether
+        `tracked` or `unread` may hold another process since."""
         try:
             words = self.reader.words(pid)
-            if words is None:
-                self.unread[pid] = at  # over already
-                return
+            if words is None:  # over already
+                if now_ms() - at < _RUN_MS or pid in self.tracked:
+                    return False
+                self.unread[pid] = at
+                return True
             self.unread.pop(pid, None)
             if words is FOREIGN:
-                return  # sudo, for one
+                return False  # sudo, for one
             relevant = self._is_relevant(words)
             if not relevant and not self.tracked:
-                return  # no need to know its parent: an exec storm elsewhere costs half
+                return False  # no need to know its parent: an exec storm elsewhere costs half
             look = self.reader.look(pid, words)
             if look is not None and self._matters(look, at, relevant):
                 self._report(look, at, found=False, exact=True)
+                return True
+            return False
         except Exception as error:  # see _skip
             self._skip(error)
+            return True
 
     def exited_unread(self, pid: int, parent: int, at: int) -> None:
         """A process ended that told of an exec but could not be read.  If it lived long enough to be a run, and was
@@ -215,6 +221,11 @@ class Tracker:
         except Exception as error:  # see _skip; that it ended is told all the same
             self._skip(error)
         self.put(ProcessExited(at, pid, known.born, exit_code, signal, exact, stdout, stderr, failed_tests))
+
+    def is_over(self, pid: int) -> bool:
+        """Whether a process is over whose end was not told: it is tracked, or could not be read."""
+        known = self.tracked.get(pid)
+        return pid in self.unread if known is None else self.reader.ended(pid, known.born) is not None
 
     def close(self) -> None:
         """Nothing more will be asked of this tracker."""
