@@ -152,7 +152,7 @@ def test_the_agent_gets_the_sections_for_its_course_and_again_when_it_reads_them
 
     found: list[int] = []
 
-    def run(root: str, config: Config, reload: object, record: object) -> None:
+    def run(root: str, config: Config, reload: object, *, record: object, is_only: bool) -> None:
         found.append(config.idle_minutes)
         machine.write("config.toml", f'[course."{course}"]\nidle_minutes = 10\n')
         monkeypatch.chdir("/")

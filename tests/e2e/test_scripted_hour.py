@@ -74,12 +74,12 @@ FAULTS: Mapping[str, Fault] = {
 class Moody(FaultServer):
     """Fails at random.  `taken` are the requests that it said yes to, in their order of arrival."""
 
-    def __init__(self, rate: float, seed: int) -> None:
+    def __init__(self, rate: float, seed: int, deck: list[str]) -> None:
         self.taken: list[Request] = []
         self.met: Counter[str] = Counter()
         self._chance = random.Random(seed)
         self._rate = rate
-        self._deck: list[str] = []  # so that each fault has its turn
+        self._deck = deck  # of all servers, so that each fault has its turn
         super().__init__()
         self.behave = self.moody
 
@@ -87,7 +87,7 @@ class Moody(FaultServer):
         if self._chance.random() >= self._rate:
             return self.slowly if self._chance.random() < 0.1 else self.take
         if not self._deck:
-            self._deck = self._chance.sample(list(FAULTS), len(FAULTS))
+            self._deck += self._chance.sample(list(FAULTS), len(FAULTS))
         name = self._deck.pop()
         self.met[name] += 1
         return FAULTS[name]
@@ -162,9 +162,11 @@ def earlier_work() -> list[Event]:
 def servers() -> Iterator[dict[str, Moody]]:
     # Streaming has a request for each event, the others have one for many.
     rates = {"streaming": 0.1, "batch": 0.4, "otlp": 0.4, "xapi": 0.4}
+    deck: list[str] = []
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(Moody(rate, SEED + number)) for number, (name, rate) in enumerate(rates.items())
+            name: stack.enter_context(Moody(rate, SEED + number, deck))
+            for number, (name, rate) in enumerate(rates.items())
         }
 
 
@@ -219,6 +221,10 @@ class Hour:
             return all(outbox.cursor(name) == journal.last_number for name in names)
 
 
+def all_met(servers: Mapping[str, Moody]) -> Counter[str]:
+    return sum((Counter(server.met) for server in servers.values()), Counter[str]())
+
+
 def test_in_an_hour_of_bad_luck_everything_arrives_in_order_and_nothing_is_parked(
     stage: Stage, tmp_path: Path, servers: dict[str, Moody]
 ) -> None:
@@ -251,6 +257,8 @@ def test_in_an_hour_of_bad_luck_everything_arrives_in_order_and_nothing_is_parke
                 (tmp_path / "unmounted").rename(files)
             time.sleep(chance.uniform(0.2, 1.2))  # not a wait for something, but the choice of a moment
             hour.kill()
+        # On a busy machine an hour has fewer requests.
+        until(lambda: set(FAULTS) | {"slow", "silence"} == set(all_met(servers)), timeout=120)
         for server in servers.values():
             server.behave = lambda _, one=server: one.take  # type: ignore[misc]
         student.stop()
@@ -262,9 +270,6 @@ def test_in_an_hour_of_bad_luck_everything_arrives_in_order_and_nothing_is_parke
         assert not any(outbox.parked(name) for name in names)
         assert {name: outbox.cursor(name) for name in names} == dict.fromkeys(names, len(records))
     assert len(records) > before + 20, "the student's work is among it"
-    met = sum((server.met for server in servers.values()), Counter[str]())
-    assert set(FAULTS) | {"slow", "silence"} == set(met), f"seed {SEED}: {met}"
-
     all_received = {name: of_requests(servers[name].received, items) for name, items in ITEMS.items()}
     all_taken = {name: of_requests(servers[name].taken, items) for name, items in ITEMS.items()}
     all_taken["files"] = all_received["files"] = lines_of(files)
@@ -273,7 +278,7 @@ def test_in_an_hour_of_bad_luck_everything_arrives_in_order_and_nothing_is_parke
     check_documents([json.loads(request.body) for request in servers["batch"].taken], records)
     sent = {name: len(arrived) for name, arrived in all_received.items()}
     repeated = {name: len(arrived) - len({key for key, _ in arrived}) for name, arrived in all_received.items()}
-    print(f"{len(records)} events; arrived {sent}, of these repeated {repeated}; faults {dict(met)}")
+    print(f"{len(records)} events; arrived {sent}, of these repeated {repeated}; faults {dict(all_met(servers))}")
     assert min(repeated[name] for name in ITEMS) > 0, "the script was no hour of bad luck"
 
 
