@@ -483,7 +483,8 @@ class Agent:
 
     def _close(self) -> None:
         """Finish open work: whatever fails, the rest is still tried."""
-        notify(STOPPING="1")
+        if not self._is_silenced:  # else the process goes on: systemd would kill it after TimeoutStopSec=
+            notify(STOPPING="1")
         steps: list[Callable[[], object]] = [
             self._files.stop,
             self._processes.stop,

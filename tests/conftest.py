@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.package import newer, package, unpacked
 from tests.standin.agent import Agent, clean_environment
 from tests.standin.learnpack import LearnPack
 from tests.standin.student import Student
 from tests.standin.toolbox import REPOSITORY, Toolbox, make_toolbox
+
+__all__ = ["newer", "package", "unpacked"]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from .kernel import file_system, stolen
 from .options import Options
 
-NAMES = ("idle", "latency", "journal", "storm", "catch", "delivery")
+NAMES = ("idle", "latency", "journal", "storm", "many", "catch", "delivery")
 
 
 def main() -> int:

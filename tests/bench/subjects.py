@@ -34,13 +34,14 @@ class CannotRun(Exception):
 
 @dataclass(slots=True)
 class Subject:
-    """A program to start and stop, again and again.  Its output is one pipe."""
+    """A program to start and stop, again and again.  Its output is one pipe.  `user`: whose it is, if not ours."""
 
     name: str
     command: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     said: bytes = b""
+    user: int | None = None
 
     @property
     def pid(self) -> int:
@@ -58,6 +59,9 @@ class Subject:
             env=os.environ | self.environment,
             cwd="/",
             bufsize=0,
+            user=self.user,
+            group=self.user,
+            extra_groups=None if self.user is None else [],
         )
         self.said = b""
         while not (line := self.line()).count(READY):

@@ -9,9 +9,7 @@ import pytest
 
 from tests.machine.lab import Lab, new_lab
 from tests.machine.machine import why_there_is_none
-from tests.packaging.conftest import missing, newer, package, unpacked
-
-__all__ = ["newer", "package", "unpacked"]
+from tests.packaging.package import missing
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ mknod "$layer/upper/home" c 0 0 # overlayfs's mark of what is deleted: the homes
 mount -t overlay overlay -o "lowerdir=/,upperdir=$layer/upper,workdir=$layer/work" "$layer/root"
 mkdir "$layer/root/home"
 : > "$layer/root/etc/machine-id"
+rm -rf "$layer"/root/etc/systemd/system/*.wants # what somebody enabled here: databases, nightly jobs
 # A cgroup of its own: two systemds in one would end each other's services.
 for group; do mkdir "$group/$name"; done
 while read -r _; do

@@ -38,7 +38,7 @@ TRAPS = {
 
 
 #: What changes all the time, and what may: the students' own directories, and the units.
-ELSEWHERE = ("/home/", "/var/lib/learnpack-agent/", "/var/log/", "/var/lib/systemd/", "/etc/systemd/system/")
+ELSEWHERE = ("/home/", "/var/lib/learnpack-agent/", "/var/log", "/var/lib/systemd", "/var/tmp", "/etc/systemd/system")
 
 
 def outside(lab: Lab) -> set[tuple[str, int, int, int]]:

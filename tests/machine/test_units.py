@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,22 @@ from tests.until import until
 
 #: What writes the metrics becomes each student, which needs CAP_SETUID, CAP_SETGID and CAP_KILL.
 MOST_EXPOSED = {"agent": 1.5, "discover": 1.5, "metrics": 2.0}
+
+#: What the stand-in for LearnPack needs besides Python.
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py.py")
+#: $1 is the student's home.  LearnPack writes to /tmp what its tests print.
+TEST_IN_LEARNPACK = """
+import json, sys
+from pathlib import Path
+from tests.standin.courses import PYTHON, make_course
+from tests.standin.learnpack import LearnPack
+from tests.standin.toolbox import make_toolbox
+home = Path(sys.argv[1])
+learnpack = LearnPack(home / "course", make_toolbox(home / "toolbox"), TMPDIR="/tmp").start()
+print(json.dumps(learnpack.test("01-hello")))
+learnpack.stop()
+learnpack.end()
+"""
 
 
 @pytest.mark.parametrize("kind", MOST_EXPOSED)
@@ -84,30 +103,50 @@ def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(lab: Lab) -> 
     course = fred.course()
     lab.installed(course)
     unit, pid = lab.unit(course), lab.pid(course)
-    path = "/etc/learnpack-agent/config.d/50-test.toml"
     sink = f'[[sink]]\nname = "files"\nkind = "jsonl"\ndirectory = "{fred.home}/sink"\ndelay_seconds = 1\n'
     fred.run("mkdir", "sink")
-    lab.write(path, f'log_level = "debug"\n{sink}')
-    lab.run("chmod", "a+r", path)
-    lab.run("systemctl", "reload", unit)
-    until(lambda: "the configuration was read again" in lab.log(course), every=0.05)
-    fred.works(course)
-    lab.until_recorded(course, "compile")
-    assert "Compile(" in lab.log(course, "--priority=debug")
-    until(lambda: "compile" in lab.shell('cat "$1"/* 2> /dev/null || true', f"{fred.home}/sink"), every=0.1)
+    with lab.configuration(f'log_level = "debug"\n{sink}') as path:
+        lab.run("systemctl", "reload", unit)
+        until(lambda: "the configuration was read again" in lab.log(course), every=0.05)
+        fred.works(course)
+        lab.until_recorded(course, "compile")
+        assert "Compile(" in lab.log(course, "--priority=debug")
+        until(lambda: "compile" in lab.shell('cat "$1"/* 2> /dev/null || true', f"{fred.home}/sink"), every=0.1)
 
-    lab.write(path, 'log_levle = "info"\nidle_minutes = "five"\n')
-    lab.run("systemctl", "reload", unit)
-    until(lambda: "the configuration stays as it was" in lab.log(course), every=0.05)
-    errors = [line for line in lab.log(course, "--priority=err").splitlines() if path in line]
-    assert len(errors) == 2
-    assert f"{path}:1:" in errors[0] and "log_level" in errors[0] and f"{path}:2:" in errors[1]
-    fred.works(course, STEPS[1])
-    # The old configuration goes on.  (Commands would read the bad one, and say so.)
-    until(lambda: lab.log(course, "--priority=debug").count("Compile(") == 2, every=0.1)
-    assert (lab.show(unit, "ActiveState"), lab.show(unit, "NRestarts"), lab.pid(course)) == ("active", "0", pid)
-    lab.run("rm", path)
+        lab.write(path, 'log_levle = "info"\nidle_minutes = "five"\n')
+        lab.run("systemctl", "reload", unit)
+        until(lambda: "the configuration stays as it was" in lab.log(course), every=0.05)
+        errors = [line for line in lab.log(course, "--priority=err").splitlines() if path in line]
+        assert len(errors) == 2
+        assert f"{path}:1:" in errors[0] and "log_level" in errors[0] and f"{path}:2:" in errors[1]
+        fred.works(course, STEPS[1])
+        # The old configuration goes on.  (Commands would read the bad one, and say so.)
+        until(lambda: lab.log(course, "--priority=debug").count("Compile(") == 2, every=0.1)
+    assert (lab.show(unit, "SubState"), lab.show(unit, "NRestarts"), lab.pid(course)) == ("running", "0", pid)
     lab.agent("uninstall", course)
+
+
+def test_what_is_said_to_an_agent_ends_neither_the_service_nor_the_process(lab: Lab) -> None:
+    gwen = lab.student("gwen")
+    course = gwen.course()
+    lab.installed(course)
+    unit, pid = lab.unit(course), lab.pid(course)
+    with lab.configuration("output_max_kb = 77"):  # of what an agent is made with: it begins anew
+        lab.run("systemctl", "reload", unit)
+        until(lambda: lab.log(course).count("ready: watching") == 2, every=0.05)
+        assert lab.show(unit, "SubState") == "running"
+        lab.agent("pause", course)
+        until(lambda: lab.show(unit, "StatusText") == "nothing is recorded: paused", every=0.05)
+        assert lab.show(unit, "SubState") == "running"
+        lab.agent("resume", course)
+        until(lambda: lab.log(course).count("ready: watching") == 3, every=0.05)
+        assert lab.show(unit, "SubState") == "running"
+        lab.agent("forget", course, "--yes")
+        until(lambda: lab.log(course).count("ready: watching") == 4, every=0.05)
+        assert (lab.show(unit, "SubState"), lab.pid(course)) == ("running", pid)
+        lab.run("systemctl", "stop", unit)
+    assert lab.seconds(unit, "InactiveEnter") - lab.seconds(unit, "ActiveExit") < 2.0
+    assert lab.show(unit, "Result") == "success"
 
 
 def test_a_home_that_is_mounted_after_the_boot_is_watched_and_so_is_one_mounted_over_a_running_agent(lab: Lab) -> None:
@@ -132,3 +171,27 @@ def test_a_home_that_is_mounted_after_the_boot_is_watched_and_so_is_one_mounted_
     lab.agent("uninstall", course)
     lab.run("umount", eve.home)
     lab.run("umount", eve.home)
+
+
+def test_what_a_test_of_learnpack_prints_is_read_in_tmp(lab: Lab, repository: Path) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as stream:
+        stream.add(repository / "tests/__init__.py", "tests/__init__.py")
+        stream.add(repository / "tests/standin", "tests/standin")
+        for path in Path(pytest.__file__).parents[1].iterdir():
+            if path.name.split("-")[0] in PYTEST:  # and what each says of itself
+                stream.add(path, f"site/{path.name}")
+    lab.run("mkdir", "/opt/standin")
+    assert lab.tried("tar", "--extract", "--directory=/opt/standin", given=archive.getvalue()).returncode == 0
+    hal = lab.student("hal")
+    environment = {"PYTHONPATH": "/opt/standin:/opt/standin/site", "PYTHONDONTWRITEBYTECODE": "1"}
+    make = "import sys, pathlib; from tests.standin.courses import *; make_course(pathlib.Path(sys.argv[1]), PYTHON)"
+    hal.run("python3", "-c", make, f"{hal.home}/course", **environment)
+    course = f"{hal.home}/course"
+    lab.installed(course)
+    told = json.loads(hal.run("python3", "-c", TEST_IN_LEARNPACK, hal.home, **environment))
+    assert told["exit_code"] == 1 and "1 failed" in told["stdout"], told
+    events = lab.until_recorded(course, "test")
+    [seen] = [event for event in events if event["event"] == "test"]
+    assert (seen["step_slug"], seen["exit_code"], seen["output"]) == ("01-hello", 1, "full")
+    assert (seen["stdout"], seen["stderr"]) == (told["stdout"], told["stderr"])

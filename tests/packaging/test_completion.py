@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import cli
-from tests.packaging.conftest import missing
+from tests.packaging.package import missing
 
 #: Calls the function that `complete` was told of, as bash does when Tab is pressed behind the last of the words.
 _TAB = r"""

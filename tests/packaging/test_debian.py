@@ -13,7 +13,7 @@ import pytest
 
 from agent import __version__
 from agent.hosting import systemd
-from tests.packaging.conftest import TOP, missing
+from tests.packaging.package import TOP, missing
 from tests.packaging.root import Root
 
 SYSTEMD = "etc/systemd/system"

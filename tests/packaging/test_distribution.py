@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import TOP
+from tests.packaging.package import TOP
 
 DATA = ("systemd", "systemd/user", "launchd")
 KINDS = (".service", ".target", ".timer", ".path", ".plist")

@@ -13,7 +13,7 @@ import pytest
 
 from agent.config.places import course_key
 from tests.machine.machine import Machine, why_there_is_none
-from tests.packaging.conftest import TOP, missing
+from tests.packaging.package import TOP, missing
 from tests.until import until
 
 COURSE = "/home/ada/my-course"

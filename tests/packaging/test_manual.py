@@ -14,7 +14,7 @@ import pytest
 
 from agent import cli
 from agent.commands import common
-from tests.packaging.conftest import TOP, missing
+from tests.packaging.package import TOP, missing
 
 
 @pytest.fixture(scope="module")

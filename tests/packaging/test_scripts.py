@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from tests.packaging.conftest import TOP, missing
+from tests.packaging.package import TOP, missing
 
 SHEBANGS = (b"#!/bin/sh\n", b"#!/bin/bash\n", b"#!/usr/bin/env bash\n", b"#!/usr/bin/env sh\n")
 OURS = (".ci", "agent", "launchd", "systemd", "tests")

@@ -360,7 +360,7 @@ def test_a_connector_that_fell_silent_is_found_out_by_a_check(
         it.sensor.check()
         it.wait_for_level("pidfd")
         (lost,) = it.failures()
-        assert it.seen.exit_of(pid).at - 1 <= lost.since
+        assert it.seen.executed(pid)[0].at - 1 <= lost.since
         assert lost.since <= left + 1 or which == "ends"  # the other goes on
         assert "no process events" in lost.reason
         it.seen.wait_for(lambda seen: seen.executed(living))

@@ -34,8 +34,6 @@ EXIT = 0x80000000
 _EVENT = struct.Struct("=I12xII8xHxxI4xQiiI8xi")
 
 _RECEIVE_BYTES = 8 * 1024 * 1024
-#: Of one that gets EXITs only.  Some 1,400 (an ordinary user's 550) take 4 ms to read; then a program may be missed.
-_EXITS_BYTES = 512 * 1024
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_MEMINFO = 26, 33, 55
 _DROPS = 8  # SK_MEMINFO_DROPS
 
@@ -125,7 +123,6 @@ class Listener:
 
     def hear_exits_only(self) -> None:
         """From now on it gets no EXEC; what it has got stays."""
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _EXITS_BYTES)
         self._connection.sendto(_request(struct.pack("=II", _LISTEN, EXIT)), (0, 0))
         _attach_filter(self._connection, EXIT, None)
 
