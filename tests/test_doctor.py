@@ -445,7 +445,8 @@ def test_an_agent_with_a_temporary_directory_of_its_own_is_found(place: Place) -
     os.makedirs(place.directory)
     script = "import fcntl, os, sys; fcntl.flock(3, fcntl.LOCK_EX); os.write(3, b'%d' % os.getpid());"
     script += "print(flush=True); sys.stdin.read()"
-    inside = f'mount -t tmpfs none /tmp && exec {sys.executable} -c "$1" 3>&$0'
+    python = os.path.realpath(sys.executable)  # a venv may lie in /tmp
+    inside = f'mount -t tmpfs none /tmp && exec {python} -c "$1" 3>&$0'
     with open(os.path.join(place.directory, "lock"), "w") as lock:
         process = subprocess.Popen(
             ["unshare", "--mount", "/bin/bash", "-c", inside, str(lock.fileno()), script],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from agent import machine
+from agent import machine, overview
 from agent.config import Config, ConfigError, Fault, course_key
 from agent.hosting.launchd import Launchd
 from agent.hosting.manager import Instance, State
@@ -17,7 +18,6 @@ from agent.hosting.systemd import Systemd
 from agent.machine import Watched, all_watched, managers
 from agent.overview import CourseState
 from agent.store.journal import Journal
-from agent.store.lock import NAME as LOCK
 from agent.store.lock import Lock
 from tests.making import opened, session_start
 from tests.users import a_user, needs_root, open_the_way_to
@@ -172,14 +172,21 @@ def test_what_a_student_may_not_read_root_does_not_read_for_that_student(desk: D
 
 
 @needs_root
-def test_one_students_pipe_holds_up_nobody_elses_answer(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_students_dead_file_server_holds_up_nobody_elses_answer(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ada, bob = student(0), student(1)
-    lock = desk.record("/home/ada/c", ada) / LOCK
-    lock.unlink(missing_ok=True)
-    os.mkfifo(lock)
-    os.chown(lock, ada, -1)
+    desk.record("/home/ada/c", ada)
     desk.record("/home/bob/c", bob)
     desk.install(an_agent("/home/ada/c", ada))
+    reading = overview.read_states
+
+    def read_states(state_dir: str, config: Config) -> list[CourseState]:
+        if os.geteuid() == ada:
+            time.sleep(600)
+        return reading(state_dir, config)
+
+    monkeypatch.setattr(machine, "read_states", read_states)
     monkeypatch.setattr(machine, "PATIENCE_S", 0.5)
     hanging, well = desk.watched()
     assert hanging.state.trouble == "no answer within 0 s"

@@ -70,7 +70,6 @@ def become_owner(arguments: argparse.Namespace) -> None:
 
 def become_owner_of(arguments: argparse.Namespace) -> None:
     """The same, whatever the command; nothing where it names no course."""
-    from ..hosting.manager import ManagerError
     from ..hosting.owner import become, user_of
 
     course = getattr(arguments, "course", None)
@@ -87,8 +86,7 @@ def become_owner_of(arguments: argparse.Namespace) -> None:
     if uid == 0 and not os.path.isdir(directories[0]):
         uid = _uid_of_agent(root)
     if uid != 0:
-        with suppress(ManagerError):  # nobody's: a directory from outside of a container, where all work as root
-            become(user_of(uid))
+        become(user_of(uid))
 
 
 def _uid_of(directory: str) -> int | None:

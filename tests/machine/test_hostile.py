@@ -107,7 +107,7 @@ def test_nothing_is_written_through_a_trap_nobody_is_held_up_and_root_leaves_not
 ) -> None:
     lab, student = trapped.lab, trapped.student(trap)
     course = f"{student.home}/course"
-    for command in ("doctor", "pause", "events", "resume", "repair", "forget --yes", "uninstall --purge"):
+    for command in ("doctor", "events", "pause", "repair", "forget --yes", "uninstall --purge"):
         roots(lab, *command.split(), course)
     assert outside(lab) == trapped.outside
     assert student.shell("cat elsewhere/precious; ls -A elsewhere") == "kept\nprecious\n"

@@ -4,19 +4,20 @@ Promised: every process of every user is heard of within about a millisecond; on
 at; what the kernel dropped is known, said, and made good by a survey of the living.  What is reported lives in
 `tracking`, how the kernel tells in `proc_socket`.
 
-Every program of the machine wakes every agent up, and that is what costs (measured: 35 us, the caches are cold; and
-what is done then as much again).  So there are two sockets.  `events` wakes us: it gets each EXEC, and the EXITs of
-those whom its filter names.  `ends` gets each EXIT.  Who was reported a moment ago is waited for there; when that has
-woken us for others often enough, the filter names everybody who was reported, and `ends` is only emptied now and
-then.  (Not at once, because to change a filter takes 35 us, and much longer on a busy machine.)  So another user's
-program wakes us up once.
+Every program of the machine wakes every agent up, and that is what costs (measured: 35 us, because the caches are
+cold, and what is done then as much again).  So there are two sockets.  `events` wakes us: it gets each EXEC, and the
+EXITs of those whom its filter names.  `ends` gets each EXIT.  Who was reported just now is waited for there; when that
+has woken us for others often enough, the filter names everybody who was reported, and from then on `ends` is only
+emptied now and then.  (Not at once: a change of the filter takes 35 us, and milliseconds on a busy machine.)  So
+another user's program wakes us up once.
 
 The order is that of the kernel's stamps: what was found in `ends` waits until `events` has come so far.
 
 Known to be weak: a program that ends within a millisecond may be gone before it is read (on a quiet machine 0.2 %
-of 1 ms lives, 30 % of static programs that return at once; measured on Linux 6.18).  Some hundred forks that execute
-nothing fill `ends`: if the next program ends before it is named, its exit code is lost, and that is said.  In another
-network namespace the kernel refuses; in another pid or user namespace it stays silent: the self-test finds both.
+of 1 ms lives, 30 % of static programs that return at once; measured on Linux 6.18).  Hundreds of forks at once that
+execute nothing fill `ends`: who ends then, and was reported just before or is reported next, loses his exit code, and
+that is said.  In another network namespace the kernel refuses; in another pid or user namespace it stays silent: the
+self-test finds both.
 """
 
 from __future__ import annotations
