@@ -6,6 +6,7 @@ import argparse
 import os
 import pwd
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,10 +92,6 @@ def call(capfd: pytest.CaptureFixture[str]) -> Call:
 
     def call(*arguments: object) -> tuple[int, str, str]:
         capfd.readouterr()
-        # What is imported later has to be read by whom it became, who need not get to this Python.
-        for words in (["status", "/"], ["repair", "/", "--dry-run"], ["pause", "/"], ["forget", "/", "--yes"]):
-            cli.main(words)
-        capfd.readouterr()
         code = in_child(lambda: cli.main([str(argument) for argument in arguments]))
         out, err = capfd.readouterr()
         assert "Traceback" not in err
@@ -160,6 +157,30 @@ def test_where_another_student_keeps_them_root_is_that_one(call: Call, course: s
     give(tmp_path / "theirs", other)
     assert call("pause", course, "--state-dir", tmp_path / "theirs")[0] == 0
     assert (directory / "control.json").stat().st_uid == other
+
+
+def test_whose_number_nobody_has_is_not_root_either(call: Call, course: str) -> None:
+    unknown = 4_000_001
+    give(Path(course).parent, unknown)
+    code, out, err = call("repair", course, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "dry run: nothing was written" in out
+    code, _, err = call("repair", course)
+    assert code == 77 and err.count("\n") == 1  # there is no home in which the original could be kept
+    assert not_of(Path(course).parent, unknown) == []
+
+
+@pytest.mark.parametrize("command", ["status", "doctor", "repair", "pause", "support-bundle"])
+def test_a_program_in_roots_home_works_for_a_student_too(course: str, tmp_path: Path, command: str) -> None:
+    """`pipx install` by root: whoever became the student can't read the program any more."""
+    private = tmp_path / "private"
+    shutil.copytree(Path(cli.__file__).parent, private / "agent")
+    private.chmod(0o700)
+    state = Path(course).parent / ".local" / "state" / "learnpack-agent"
+    words = [sys.executable, "-m", "agent", command, course, "--state-dir", str(state)]
+    done = subprocess.run(words, cwd=private, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert done.stdout
 
 
 def who(command: str, course: str, **more: object) -> int:

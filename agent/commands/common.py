@@ -70,7 +70,7 @@ def become_owner(arguments: argparse.Namespace) -> None:
 
 def become_owner_of(arguments: argparse.Namespace) -> None:
     """The same, whatever the command; nothing where it names no course."""
-    from ..hosting.owner import become, user_of
+    from ..hosting.owner import become, whoever_has
 
     course = getattr(arguments, "course", None)
     if not isinstance(course, str) or getattr(arguments, "all", False):
@@ -86,7 +86,7 @@ def become_owner_of(arguments: argparse.Namespace) -> None:
     if uid == 0 and not os.path.isdir(directories[0]):
         uid = _uid_of_agent(root)
     if uid != 0:
-        become(user_of(uid))
+        become(whoever_has(uid))
 
 
 def _uid_of(directory: str) -> int | None:

@@ -70,7 +70,7 @@ class _Writing:
             return whole
         return replace(whole, slug=other.slug, is_sure=True, source=other.source)
 
-    def over(self, ended_at: int, exit_code: int, last: Evidence, built: Preview | None = None) -> Build:
+    def over(self, ended_at: int, exit_code: int | None, last: Evidence, built: Preview | None = None) -> Build:
         """`built` is what lies in the preview at the end: its source is newer, if it is of this step."""
         slug = self.slug
         if built is not None and built.slug and built.is_sure and not self.is_sure:
@@ -78,9 +78,9 @@ class _Writing:
         source = _text(built) if built is not None and built.slug == slug else None
         return Build(slug, self.started_at, ended_at, exit_code, source or self.source, (self.evidence, last))
 
-    def without_window(self) -> Build:
-        words = "no preview window was opened: a file of the step could not be parsed"
-        return self.over(self.last_at, 1, Evidence(self.evidence.observation, self.last_at, words))
+    def without_window(self, why: str, exit_code: int | None) -> Build:
+        words = f"no preview window was opened: {why}"
+        return self.over(self.last_at, exit_code, Evidence(self.evidence.observation, self.last_at, words))
 
 
 class Builds:
@@ -88,6 +88,9 @@ class Builds:
     over by then."""
 
     def __init__(self) -> None:
+        #: Since when (ms) somebody looks: before it, a window may have been opened that nobody saw.
+        self.since = 0
+        self._ended_at = 0
         self._copies: _Writing | None = None  # by prettier
         self._bundles: list[_Writing] = []  # by webpack, oldest first
 
@@ -118,9 +121,20 @@ class Builds:
         """LearnPack opened a step: nothing comes between prettier's copies and their window, so none will come."""
         return self._no_window()
 
+    def server_ended(self, at: int) -> None:
+        """Of what it wrote last, no window may come; one that was opened may still be told."""
+        self._ended_at = at
+
     def _no_window(self) -> list[Build]:
         copies, self._copies = self._copies, None
-        return [copies.without_window()] if copies is not None else []
+        return [self._failed(copies)] if copies is not None else []
+
+    def _failed(self, one: _Writing) -> Build:
+        if one.last_at <= self._ended_at:
+            return one.without_window("LearnPack ended", None)
+        if one.started_at < self.since + NO_WINDOW_MS:
+            return one.without_window("or before the agent looked", None)
+        return one.without_window("a file of the step could not be parsed", 1)
 
     def window_opened(self, at: int, built: Preview, evidence: Evidence) -> list[Build]:
         """The preview's window was opened: a build ended.  `built` is what lies there now."""
@@ -128,7 +142,8 @@ class Builds:
         copies, bundle = self._copies, self._bundles[0] if self._bundles else None
         if copies is not None and (bundle is None or copies.last_at > self._bundles[-1].last_at):
             self._copies = None
-            over.append(copies.over(at, 0, evidence, built))
+            was_before_end = copies.last_at <= self._ended_at  # what LearnPack did last is read when it is gone
+            over.append(copies.over(min(at, self._ended_at) if was_before_end else at, 0, evidence, built))
         elif bundle is not None:
             # webpack's last file is the end for LearnPack too (11 ms off at most); what it says of it comes after that.
             del self._bundles[0]
@@ -156,7 +171,7 @@ class Builds:
         if self._copies is not None and now >= self._copies.last_at + NO_WINDOW_MS:
             over.append(self._copies)
             self._copies = None
-        return [one.without_window() for one in over]
+        return [self._failed(one) for one in over]
 
     def shift(self, by_ms: int) -> None:
         """The clock was set."""
@@ -166,6 +181,8 @@ class Builds:
 
         self._bundles = [shifted(bundle) for bundle in self._bundles]
         self._copies = shifted(self._copies) if self._copies is not None else None
+        self.since += by_ms
+        self._ended_at += by_ms
 
 
 def _text(built: Preview) -> str | None:

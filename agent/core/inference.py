@@ -47,7 +47,7 @@ from .observations import (
     SensorChanged,
     TestsCompared,
 )
-from .processes import FinishedRun, ProcessTree
+from .processes import FinishedRun, Process, ProcessTree
 from .queue import QueuePosition, news
 from .runs import Runs
 from .sessions import SILENCE_MS, Session, Sessions
@@ -243,6 +243,7 @@ class Inference:
 
     def _agent_started(self, seen: AgentStarted) -> None:
         self._started_at = seen.at
+        self._builds.since = seen.at
         if self._last_seen is not None:
             since = min(self._last_seen, seen.at)
             self._notes.gap(since, seen.at, seen.away, "the agent started")
@@ -291,6 +292,8 @@ class Inference:
             self._notes.gap(seen.at, seen.at, reason, f"{found.left_out} of them were left out")
         self._queue = found.position
         self.unsaved = True
+        if any(entry.name == "start_exercise" for entry in new) and not any(entry.is_preview for entry in new):
+            self._built(self._builds.step_opened())
         for entry in new:
             if not entry.is_preview:
                 self._queue_entry(entry, seen.at, is_baseline)
@@ -304,7 +307,6 @@ class Inference:
                 words = f"LearnPack noted that {step.slug} was opened (vscode_queue.json)"
                 if is_baseline:
                     words = f"{step.slug} was open in LearnPack when the agent first looked (vscode_queue.json)"
-                self._built(self._builds.step_opened())
                 self._steps.open_by_queue(step, at, (self._notes.evidence(at, words),))
             case "reset_exercise" if step is not None:
                 self._steps.reset(step, at)
@@ -379,7 +381,7 @@ class Inference:
         for run in runs:
             self._runs.finished(run, seen.at)
         if process is not None and process.is_server:
-            self._sessions.server_down(process, seen.at)
+            self._server_down(process, seen.at)
         self.unsaved = self.unsaved or process is not None
 
     def _processes_listed(self, seen: ProcessesListed) -> None:
@@ -388,4 +390,8 @@ class Inference:
             self._runs.finished(run, seen.at)
         for process in gone:
             if process.is_server:
-                self._sessions.server_down(process, seen.at)
+                self._server_down(process, seen.at)
+
+    def _server_down(self, server: Process, at: int) -> None:
+        self._builds.server_ended(at)
+        self._sessions.server_down(server, at)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -221,12 +221,14 @@ class Span:
     ended_at: int | None
 
 
-def pairs(ours: Sequence[Span], theirs: Sequence[Span]) -> dict[int, int]:
+def pairs(
+    ours: Sequence[Span], theirs: Sequence[Span], may_be: Callable[[Span, Span], bool] = lambda one, other: True
+) -> dict[int, int]:
     """Which of our runs is which of LearnPack's, one to one: our key → their key.
 
     Both are of one step and one kind; LearnPack's always have an end.  Two records are of the same run when their ends
-    lie within SAME_END_MS and they overlap (or, where our end is not known, when their starts lie within SAME_END_MS);
-    the nearest are taken first.
+    lie within SAME_END_MS and they overlap (or, where our end is not known, when their starts lie within SAME_END_MS),
+    and `may_be` (one of ours, one of theirs) agrees; the nearest are taken first.
     """
     # Grouped by time, so that one run is compared with its neighbours only.
     by_end, by_start = defaultdict(list), defaultdict(list)
@@ -240,7 +242,7 @@ def pairs(ours: Sequence[Span], theirs: Sequence[Span]) -> dict[int, int]:
         for group in (at // SAME_END_MS - 1, at // SAME_END_MS, at // SAME_END_MS + 1):
             for other in near.get(group, ()):
                 distance = _distance(one, other)
-                if distance <= SAME_END_MS:
+                if distance <= SAME_END_MS and may_be(one, other):
                     candidates.append((distance, one.key, other.key))
     return _one_to_one(candidates)
 

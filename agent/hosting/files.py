@@ -11,10 +11,13 @@ from .manager import ManagerError
 #: Where the Debian package has the program: the name that unit files use as they stand.
 PACKAGED = "/usr/bin/learnpack-agent"
 
+#: Looked up before this process may become a user who can't read where Python is.
+_SCRIPTS, _DATA = sysconfig.get_path("scripts"), sysconfig.get_path("data")
+
 
 def program() -> str:
     """The absolute path of `learnpack-agent` as a service manager starts it.  Raises ManagerError."""
-    own = os.path.join(sysconfig.get_path("scripts"), "learnpack-agent")
+    own = os.path.join(_SCRIPTS, "learnpack-agent")
     if not os.path.exists(own):
         raise ManagerError(f"there is no {own}: install the agent (`pip install`), it was started from its sources")
     return PACKAGED if os.path.realpath(PACKAGED) == os.path.realpath(own) else own
@@ -22,7 +25,7 @@ def program() -> str:
 
 def shared(kind: str) -> str:
     """The directory of the files for "systemd" or "launchd": as setup.cfg installs them, else those of the sources."""
-    installed = os.path.join(sysconfig.get_path("data"), "share", "learnpack-agent", kind)
+    installed = os.path.join(_DATA, "share", "learnpack-agent", kind)
     if os.path.isdir(installed):
         return installed
     return os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), kind)

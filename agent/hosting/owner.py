@@ -11,8 +11,13 @@ import pwd
 import select
 import signal
 import stat
+import sys
 import time
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
 
 from ..core.course import one_line
 from .manager import ManagerError, Owner
@@ -28,6 +33,15 @@ def user_of(uid: int) -> Owner:
     except KeyError:
         raise ManagerError(f"nobody has the user number {uid}") from None
     return Owner(entry.pw_uid, entry.pw_gid, entry.pw_name, entry.pw_dir)
+
+
+def whoever_has(uid: int) -> Owner:
+    """The same, with neither name nor home where nobody is known by this number: a container sees directories from
+    outside, or the directory service is not there."""
+    try:
+        return user_of(uid)
+    except ManagerError:
+        return Owner(uid, uid, str(uid), "/")
 
 
 def user_named(name: str) -> Owner:
@@ -51,6 +65,7 @@ def owner_of(directory: str) -> Owner:
 def become(user: Owner) -> None:
     """From now on this process is that user, with that home, and root's own places are not in its environment.  Raises
     OSError: it may be half done."""
+    _import_what_others_can_not_read()
     os.initgroups(user.name, user.gid)
     os.setgid(user.gid)
     os.setuid(user.uid)
@@ -59,12 +74,25 @@ def become(user: Owner) -> None:
     os.environ.update(HOME=user.home, USER=user.name, LOGNAME=user.name)
 
 
+@cache
+def _import_what_others_can_not_read() -> None:
+    """A program in root's home (`pipx install` by root) is out of reach once its process is somebody else's."""
+    package = Path(__file__).parent.parent
+    paths = [package, *map(Path, sys.path)]
+    directories = {directory for path in paths for directory in (path, *path.parents) if directory.exists()}
+    if all(directory.stat().st_mode & stat.S_IXOTH for directory in directories):
+        return
+    for module in walk_packages([str(package)], f"{package.name}."):
+        import_module(module.name)
+
+
 def as_user(user: Owner, question: Callable[[], bytes], timeout_s: float) -> bytes:
     """What `question` answers, asked by that user in a child process.
 
     Raises ManagerError where it fails (with its words) or takes longer: what is asked are the user's files, and they
     may be anything.
     """
+    _import_what_others_can_not_read()  # once, and not in each child
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

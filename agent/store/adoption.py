@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from ..core.codec import cleaned
+from ..core.codec import cleaned, valid_text
 from ..core.course import Course
 from ..core.events import Origin
 from ..core.json_as_node import read_as_node
@@ -30,6 +30,7 @@ from ..core.learnpack_forms import (
     LISTS,
     PRIVATE,
     Span,
+    encoded,
     milliseconds,
     outputs_size,
     pairs,
@@ -336,11 +337,21 @@ def same_runs(journal: Journal, kind: str, slug: str) -> dict[int, int]:
     if not ours:
         return {}
     theirs = spans(journal, kind, slug)
-    same = pairs(ours.get(Origin.LEARNPACK, []), theirs)
+
+    def is_one_program(one: Span, other: Span) -> bool:
+        return _is_one_program(journal, one.key, other.key)
+
+    # One of two builds in a row may have been seen only, and the other recorded only.
+    seen = pairs(ours.get(Origin.LEARNPACK, []), theirs, lambda *both: _is_close(*both) or is_one_program(*both))
     # Of a server that could not be seen as one, the agent knows only that the run was on no terminal.
-    left = [span for span in theirs if span.key not in same.values()]
-    others = [one for one in ours.get(Origin.OTHER, []) if any(_is_close(one, other) for other in left)]
-    return same | pairs(others, left)
+    left = [span for span in theirs if span.key not in seen.values()]
+    return seen | pairs(ours.get(Origin.OTHER, []), left, lambda *both: _is_close(*both) and is_one_program(*both))
+
+
+def _is_one_program(journal: Journal, number: int, key: int) -> bool:
+    """Whether our record's program may be the one of LearnPack's."""
+    ours, theirs = journal.run(number, with_texts=True).source_code or "", row(journal, key).get("source_code")
+    return not ours or not theirs or encoded(valid_text(ours)) == theirs
 
 
 def _is_close(one: Span, other: Span) -> bool:

@@ -104,6 +104,23 @@ def test_copies_without_a_window_are_a_build_that_failed() -> None:
     assert conclude(seen, until=1002 + NO_WINDOW_MS) == [*OPENED, "compile 01-page 1 @1000-1002 learnpack"]
 
 
+@pytest.mark.parametrize("window", [[], [replace(WINDOW, at=1200)]])
+def test_of_a_build_in_which_learnpack_ended_the_end_is_not_known(window: list[Observation]) -> None:
+    seen = [*served("01-page"), wrote(1000, "index.html"), exited(1010, 10, signal=9), *window]
+    build = "compile 01-page 0 @1000-1010 learnpack" if window else "compile 01-page None @1000-1000 learnpack"
+    assert sorted(conclude(seen, until=9_000)) == sorted([*OPENED, "session_end @1010", build])
+
+
+def test_an_opening_that_is_told_with_the_window_was_before_the_copies() -> None:
+    seen = [*served("03-python"), wrote(1000, "index.html"), WINDOW]
+    assert conclude(seen, until=9_000)[2:] == ["open_step 01-page @1000", "compile 01-page 0 @1000-1004 learnpack"]
+
+
+def test_a_window_may_have_been_opened_before_the_agent_looked() -> None:
+    seen = [*served("01-page"), AgentStarted(900), wrote(1000, "index.html")]
+    assert "compile 01-page None @1000-1000 learnpack" in conclude(seen, until=9_000)
+
+
 def test_a_build_that_failed_tells_the_source_as_it_was() -> None:
     *_, event = events_of([*served("01-page"), wrote(1000, "styles.css", source="<p></b>")], until=9_000)
     assert isinstance(event, Compile) and event.run.source_code == "<p></b>"

@@ -291,7 +291,8 @@ def scene(long_stage: Stage) -> Scene:
         """The document follows the journal, and the journal what only LearnPack told of."""
         with contextlib.suppress(ValueError):
             document = agent.document() or {"steps": []}
-            return all(texts_in(document, kind) == sources_of(events, event) for event, kind in KINDS.items())
+            is_whole = all(texts_in(document, kind) == sources_of(events, event) for event, kind in KINDS.items())
+            return is_whole and len(pages_in(document)) == len(pages_of(events))
         return False
 
     agent.wait_for(is_complete)
@@ -317,10 +318,20 @@ def sources_of(events: list[Event], event: str) -> Counter[str]:
     return Counter(row["source_code"] or "" for row in rows)
 
 
+def pages_in(document: dict[str, Any]) -> list[Any]:
+    """The page's builds."""
+    return [row for step in document["steps"] if step["slug"] == PAGE for row in step["compilations"]]
+
+
+def pages_of(events: list[Event]) -> list[Event]:
+    """The page's builds, as the journal has them."""
+    return [row for row in events if row["event"] == "compile" and row["step_slug"] == PAGE]
+
+
 def windows_of(asked: list[Done]) -> list[tuple[int, int]]:
     """When each build can have been: of one that nobody saw end, until the next one was asked for."""
     later = [*(done.began for done in asked[1:]), now_ms()]
-    return [(done.began - 50, (done.ended or until) + 50) for done, until in zip(asked, later, strict=True)]
+    return [(done.began - 50, (done.ended or until) + 50) for done, until in zip(asked, later, strict=False)]
 
 
 def nearest(windows: list[tuple[int, int]], found: list[int]) -> dict[int, int]:
@@ -340,7 +351,7 @@ def milliseconds(at: Any) -> int:
 
 
 def test_the_torture_was_one(scene: Scene) -> None:
-    assert len(scene.lives) > KILLS / 5 and scene.work.servers > KILLS / 5, scene.label
+    assert min(len(scene.lives), scene.work.servers) > KILLS / 10, scene.label
     assert scene.whole and scene.due, f"{scene.label}: LearnPack's file never stood whole for long enough"
 
 
@@ -357,8 +368,8 @@ def test_each_run_of_a_program_is_one_event(scene: Scene) -> None:
         unread = [done for done in lost if was_too_short(scene.events, done.began, done.ended or 0)]
         assert lost == unread, f"{scene.label}: {len(lost)} of {len(due)} lost: {lost[:5]}, as it says: {unread[:5]}"
         assert len(unread) <= len(due) / 5, f"{scene.label}: {len(unread)} were over before they could be read"
-    codes = {row["exit_code"] for row in scene.events if row["event"] == "compile"}
-    assert codes <= {0, None}, f"{scene.label}: no program and no page failed: {codes}"
+    failed = [shown(row) for row in scene.events if row["event"] == "compile" and row["exit_code"]]
+    assert not failed, f"{scene.label}: no program and no page failed: {failed}"
 
 
 def test_each_run_is_once_in_the_document_too(scene: Scene) -> None:
@@ -368,8 +379,9 @@ def test_each_run_is_once_in_the_document_too(scene: Scene) -> None:
 
 
 def test_each_build_of_a_page_is_one_event(scene: Scene) -> None:
-    events = [row for row in scene.events if row["event"] == "compile" and row["step_slug"] == PAGE]
     asked = [done for done in scene.work.done if done.slug == PAGE]
+    # One that was found late has the time of the agent's start, at which another one may have been asked for.
+    events = sorted(pages_of(scene.events), key=lambda event: scene.was_found_late(event, asked))
     all_of_it = "\n".join([*map(str, asked), *map(shown, events)])
     pairs = nearest(windows_of(asked), [event["ended_at"] for event in events])
     lost = [done for number, done in enumerate(asked) if number not in pairs and scene.was_watched(done)]
@@ -377,8 +389,8 @@ def test_each_build_of_a_page_is_one_event(scene: Scene) -> None:
     left = [event for number, event in enumerate(events) if number not in pairs.values()]
     invented = [shown(event) for event in left if not scene.was_found_late(event, asked)]
     assert not invented, f"{scene.label}: builds that nobody asked for: {invented}\n{all_of_it}"
-    (step,) = [step for step in scene.document["steps"] if step["slug"] == PAGE]
-    assert len(step["compilations"]) == len(events), f"{scene.label}\n{step['compilations']}\n{all_of_it}"
+    rows = pages_in(scene.document)
+    assert len(rows) == len(events), f"{scene.label}\n{rows}\n{all_of_it}"
 
 
 def test_nothing_that_stood_whole_in_learnpacks_file_is_missing(scene: Scene) -> None:
@@ -395,7 +407,7 @@ def test_nothing_that_stood_whole_in_learnpacks_file_is_missing(scene: Scene) ->
             same_build = [(first, last) for first, last in windows if first <= at <= last]
             in_it = any(first <= one <= last for one in ended for first, last in same_build)
             found = int(in_it or any(abs(one - at) <= SAME_MS for one in ended))
-        assert found == 1, f"{scene.label}: {item} is there {found} times"
+        assert found == 1, f"{scene.label}: {item} is there {found} times:\n{same}\n{scene.lives}"
 
 
 def test_each_conversation_is_one_event_and_one_row(scene: Scene) -> None:

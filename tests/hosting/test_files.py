@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,8 @@ from tests.users import open_the_way_to
 @pytest.fixture
 def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Python of its own, with a directory for programs and one for data."""
-    monkeypatch.setattr(sysconfig, "get_path", lambda kind: str(tmp_path / kind))
+    monkeypatch.setattr(files, "_SCRIPTS", str(tmp_path / "scripts"))
+    monkeypatch.setattr(files, "_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(files, "PACKAGED", str(tmp_path / "usr" / "bin" / "learnpack-agent"))
     (tmp_path / "scripts").mkdir()
     (tmp_path / "usr" / "bin").mkdir(parents=True)

@@ -20,6 +20,7 @@ from .toolbox import Toolbox, find_jest
 PATIENCE_SECONDS = 60.0
 
 Answer = dict[str, Any]
+_GONE: Answer = {"error": "the server is gone"}
 
 
 class Pending:
@@ -92,6 +93,8 @@ class LearnPack:
         self.process: subprocess.Popen[bytes] | None = None
         self.pid = 0
         self._pending: dict[int, Pending] = {}
+        self._is_gone = False
+        self._changes = threading.Lock()  # of these two
         self._next = 0
         self._control: socket.socket | None = None
 
@@ -139,6 +142,7 @@ class LearnPack:
         return self
 
     def _hear(self, answers: Any) -> None:
+        self._is_gone = False
         self._listener = threading.Thread(target=self._listen, args=(answers,), daemon=True)
         self._listener.start()
 
@@ -149,8 +153,10 @@ class LearnPack:
                 self.touched = max(self.touched, answer.get("touched", 0))
                 self._pending.pop(answer.get("id", -1)).settle(answer)
             answers.close()
-        for pending in self._pending.values():
-            pending.settle({"error": "the server is gone"})
+        with self._changes:
+            self._is_gone = True
+            for pending in self._pending.values():
+                pending.settle(_GONE)
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
         """Ends the server with a signal and returns its return code (0 where a terminal is its parent)."""
@@ -196,7 +202,11 @@ class LearnPack:
 
     def _prepared(self, do: str, action: Answer) -> tuple[Pending, Answer]:
         self._next += 1
-        pending = self._pending[self._next] = Pending()
+        pending = Pending()
+        with self._changes:
+            self._pending[self._next] = pending
+            if self._is_gone:  # its children may hold the pipe, which takes this then
+                pending.settle(_GONE)
         return pending, {"id": self._next, "do": do, **action}
 
     def _write(self, content: Answer) -> None:

@@ -135,7 +135,8 @@ class Student:
         return Typed(line, t0, t1, int(found[1]), self._read[: found.start()].decode(errors="replace"))
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Ctrl-C, to the program in front: the shell takes it for its own until it has given the terminal away."""
+        self._wait(lambda: os.tcgetpgrp(self._terminal) != self._shell.pid, "no program is in front")
         self.keys("\x03")
         self._wait(lambda: not self.children(), "Ctrl-C ended nothing")
 

@@ -15,7 +15,7 @@ from agent.store import adoption
 from agent.store.adoption import Adoption, OtherCourse, Remembered, adopt, keys_of, parsed, rows, same_runs
 from agent.store.journal import Journal, JournalFull
 from agent.store.json_pieces import Unreadable
-from tests.making import COURSE, a_test, attempt, b64, learnpack_document, learnpack_step, ms
+from tests.making import COURSE, a_compile, a_test, attempt, b64, learnpack_document, learnpack_step, ms
 
 
 @pytest.fixture
@@ -313,3 +313,21 @@ def test_a_run_in_a_terminal_is_never_learnpacks(journal: Journal) -> None:
     journal.append([a_test("01-hello", 2.51, 3.6, origin=Origin.OTHER)], None)
     (number,) = same_runs(journal, "test", "01-hello")
     assert number == 3
+
+
+def test_of_two_builds_in_a_row_one_was_seen_and_the_other_recorded(journal: Journal) -> None:
+    seen = a_compile("01-hello", 2.5, 3, origin=Origin.LEARNPACK, source_code="print(2)")
+    again = a_compile("01-hello", 5.1, 5.6, origin=Origin.LEARNPACK, source_code="saved again at once")
+    journal.append([seen, again], None)
+    first, third = attempt(1.9, 2.2, source_code=b64("print(1)")), attempt(5, 5.5, source_code=b64("print(3)"))
+    taken(journal, learnpack_document(learnpack_step("01-hello", compilations=[first, third])))
+    assert set(same_runs(journal, "compile", "01-hello")) == {2}
+
+
+def test_a_run_of_another_program_is_not_learnpacks_however_close(journal: Journal) -> None:
+    """What was on no terminal and whose end nobody saw may have been anybody's."""
+    for source in ("print(1)", "print(2)"):
+        journal.append([a_compile("01-hello", 2.4, None, origin=Origin.OTHER, source_code=source)], None)
+    theirs = attempt(2.5, 3.5, source_code=b64("print(2)"))
+    taken(journal, learnpack_document(learnpack_step("01-hello", compilations=[theirs])))
+    assert set(same_runs(journal, "compile", "01-hello")) == {2}
