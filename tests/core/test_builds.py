@@ -112,8 +112,9 @@ def test_of_a_build_in_which_learnpack_ended_the_end_is_not_known(window: list[O
 
 
 def test_an_opening_that_is_told_with_the_window_was_before_the_copies() -> None:
-    seen = [*served("03-python"), wrote(1000, "index.html"), WINDOW]
-    assert conclude(seen, until=9_000)[2:] == ["open_step 01-page @1000", "compile 01-page 0 @1000-1004 learnpack"]
+    told_late = queue(1004, "start_exercise 03-python", "start_exercise 01-page", f"open_window {URL}")
+    seen = [*served("03-python"), wrote(1000, "index.html"), told_late]
+    assert conclude(seen, until=9_000)[2:] == ["open_step 01-page @1004", "compile 01-page 0 @1000-1004 learnpack"]
 
 
 def test_a_window_may_have_been_opened_before_the_agent_looked() -> None:
