@@ -37,9 +37,10 @@ from .commands.common import (
 )
 from .commands.completion import add_completion
 from .commands.configuration import add_config
+from .commands.controlling import add_control
 from .commands.delivery import add_commands
 from .commands.health import add_doctor
-from .commands.managing import add_commands as add_managing
+from .commands.managing import add_managing
 from .config import LOG_LEVELS, ConfigError, course_key, course_state_dir
 from .core.course import one_line
 
@@ -139,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     add_doctor(command)
     add_config(command, common)
     add_managing(command)
+    add_control(command)
 
     sub = command("replay", _replay, "put recorded observations (`run --record`) through the inference again")
     sub.add_argument("trace", metavar="TRACE", help="the recording")
@@ -246,7 +248,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from .commands.managing import status_all
+    from .commands.table import status_all
     from .sending import sinks_of
     from .status import status_lines, status_of
     from .store.journal import dumped

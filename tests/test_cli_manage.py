@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from agent import machine
-from agent.commands import managing
-from agent.commands.managing import table
+from agent.commands import controlling, managing
+from agent.commands.table import login, table
 from agent.config import Config, course_key, course_state_dir
 from agent.hosting import files
 from agent.hosting.actions import shown
@@ -38,7 +38,7 @@ from tests.until import until
 from tests.users import a_user, needs_root, open_the_way_to
 
 ME = os.geteuid()
-LOGIN = managing._login(ME)
+LOGIN = login(ME)
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -602,7 +602,7 @@ def test_what_an_installed_agent_said_its_manager_knows(
 def test_one_who_does_not_end_is_said(
     call: Call, no_manager: None, course: str, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(managing, "_STOP_S", 0.1)
+    monkeypatch.setattr(controlling, "_STOP_S", 0.1)
     directory = state_dir / course_key(course)
     directory.mkdir(parents=True)
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); from agent.store.lock import Lock"

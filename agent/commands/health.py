@@ -54,26 +54,24 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _support_bundle(arguments: argparse.Namespace) -> int:
-    from ..hosting.manager import ManagerError
-    from ..support import Case, default_name, new_file, write_bundle
+    from ..support.bundle import default_name, new_file, write_bundle
+    from ..support.case import Case
 
     path = arguments.output or default_name()
     try:
         stream = new_file(path)  # as the caller, whose directory it is
     except FileExistsError:
         raise Failed(FAILURE, f"{path}: it is there already, and is left as it is") from None
-    course, named, why = None, arguments.course, None
+    course, why = None, None
     try:
         if os.geteuid() == 0:
             become_owner_of(arguments)
         course = _course(arguments)
     except Failed as error:  # no such course: what can be said without one is still said
         why = str(error)
-    except ManagerError as error:  # nobody's: root does not look into it
-        named, why = None, str(error)
     try:
         with stream:
-            left_out = write_bundle(stream, Case(*_place(arguments, course), named, why))
+            left_out = write_bundle(stream, Case(*_place(arguments, course), arguments.course, why))
     except BaseException:
         with suppress(OSError):
             os.unlink(path)

@@ -28,6 +28,8 @@ DROP_IN = "50-course.conf"
 _NAME_MAX = 255
 #: Before this Linux the kernel tells of processes only who has CAP_NET_ADMIN.
 _FREE_EVENTS = (6, 6)
+#: The first line of a unit file that no package brought.
+_WRITTEN = b"# Written by `learnpack-agent install`.\n"
 _NAME = re.compile(r"learnpack-agent@(.+)\.service")
 _STATES: dict[str, State] = {"active": "running", "reloading": "running", "activating": "starting", "failed": "failed"}
 _CODES = {
@@ -237,15 +239,18 @@ class Systemd:
             content = content_of(path := os.path.join(self._units, name))
             if content is None:
                 raise ManagerError(f"{path}: can't be read")
+            written = os.path.join(self._etc, name)
             if self._program == PACKAGED and any(
                 os.path.exists(os.path.join(directory, name)) for directory in self._vendor
             ):
+                if (content_of(written) or b"").startswith(_WRITTEN):  # before there was a package; it would win
+                    actions.append(Remove(written))
                 continue
             program = quoted(self._program, is_program=True).encode()
             content = re.sub(
                 rb"(?m)^(Exec\w+=)" + re.escape(PACKAGED.encode()), rb"\1" + program.replace(b"\\", rb"\\"), content
             )
-            actions.append(Write(os.path.join(self._etc, name), content))
+            actions.append(Write(written, _WRITTEN + content))
         return actions
 
 

@@ -260,11 +260,21 @@ def test_what_a_package_brought_is_not_written_again(desk: Desk) -> None:
     assert told(desk, desk.manager().install([Placement(COURSE, ADA)]))[: len(ALL_UNITS)] == ALL_UNITS
 
 
+def test_a_package_takes_the_place_of_what_was_written_before_it_came(desk: Desk) -> None:
+    desk.install(Placement(COURSE, ADA))
+    for unit in UNITS.glob("learnpack-agent*"):
+        shutil.copy(unit, desk.vendor)
+    admins = desk.etc / "learnpack-agent.target"
+    admins.write_text("[Unit]\nDescription=An admin's own\n")
+    desk.install(Placement(COURSE, ADA), program=PACKAGED)
+    assert sorted(path.name for path in desk.etc.glob("learnpack-agent*") if path.is_file()) == [admins.name]
+
+
 def test_the_packaged_program_is_started_as_the_files_say_where_no_package_brought_them(desk: Desk) -> None:
     desk.install(Placement(COURSE, ADA), program=PACKAGED)
     for name in os.listdir(desk.etc):
         if (desk.etc / name).is_file():
-            assert (desk.etc / name).read_bytes() == (UNITS / name).read_bytes()
+            assert (desk.etc / name).read_bytes().partition(b"\n")[2] == (UNITS / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .core.privacy import Privacy
+from ..core.privacy import Privacy
 
 #: `https://host/path?query#part` → `https://host`.
 _URL = re.compile(

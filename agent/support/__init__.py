@@ -1,0 +1,1 @@
+"""A file for whoever helps, in which nobody can be found: `bundle`."""
