@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .config import Config, ConfigError, course_state_dir
-from .core.course import Course
+from .core.course import Course, one_line
 from .forgetting import forget
 from .hosting.notify import Watchdog, notify, notify_reloading
 from .hosting.terminal import has_terminal
@@ -187,12 +187,14 @@ class Host:
             return False
         self._is_reloading = False
         notify_reloading()
+        told = self._agent.status_line if self._agent is not None else f"nothing is recorded: {self._said}"
         try:
             config = self._read_config()
         except ConfigError as error:
             for fault in error.faults:
                 log.error("%s", fault)
             log.error("the configuration stays as it was")
+            told = one_line(f"the configuration stays as it was: {error.faults[0]}")
             config = self._config
         if config.state_dir != self._config.state_dir:
             log.warning("state_dir is another now; that holds from the next start on")
@@ -201,7 +203,7 @@ class Host:
         self._config = config
         log.setLevel(config.log_level.upper())
         log.info("the configuration was read again%s", "" if is_new else ": nothing is different")
-        notify(READY="1")
+        notify(READY="1", STATUS=told)
         return is_new
 
     def _control(self) -> Control:

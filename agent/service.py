@@ -182,6 +182,10 @@ class Agent:
     def look(self) -> None:
         self._queue.put(_Look)
 
+    @property
+    def status_line(self) -> str:
+        return f"watching {len(self._course.steps)} steps; processes: {self._processes.level}"
+
     def set_config(self, config: Config) -> bool:
         """Work with these settings from now on.  False: some of them need an agent that begins anew."""
         if any(getattr(config, name) != getattr(self._config, name) for name in _FIXED):
@@ -238,7 +242,7 @@ class Agent:
             len(self._course.steps),
             self._processes.level,
         )
-        notify(READY="1", STATUS=f"watching {len(self._course.steps)} steps; processes: {self._processes.level}")
+        notify(READY="1", STATUS=self.status_line)
 
     def _take_until_listed(self) -> None:
         """What runs already must be known before the files are read: is that queue a living server's?"""

@@ -231,8 +231,12 @@ def test_an_agent_that_waits_for_the_students_consent_feeds_the_watchdog_too(
 def test_a_reload_is_told_from_its_begin_to_its_end(tmp_path: Path, manager: Manager, ended: list[Running]) -> None:
     ended.append(agent := Running(tmp_path, manager))
     assert manager.hear().startswith(READY)
-    for content in ("[send]\noutput = false\n", "nonsense", ""):  # also where it keeps the old one
+    for content, told in (
+        ("[send]\noutput = false\n", "watching"),
+        ("nonsense", "the configuration stays"),
+        ("", "watch"),
+    ):
         agent.config.write_text(content)
         agent.process.send_signal(signal.SIGHUP)
         assert manager.hear().startswith("RELOADING=1\nMONOTONIC_USEC=")
-        assert manager.hear() == "READY=1"
+        assert manager.hear().startswith(f"READY=1\nSTATUS={told}")
