@@ -134,8 +134,7 @@ class DocumentKeeper:
         """Do what is due."""
         if (due := self._reading_due()) is not None and due <= now:
             self._read(now, course)
-        if self._recorded_due is not None and self._recorded_due <= now:
-            self._conclude_recorded(now, course)
+        self._conclude_what_is_due(now, course)
         if self._torn_due is not None and self._torn_due <= now and not self.is_gone:
             self._torn_due = None
             if self._learnpack_is_testing():
@@ -149,8 +148,10 @@ class DocumentKeeper:
         """The last words of this life of the agent."""
         if self._read_due is not None and not self.is_gone:
             self._read(now, course)
+        self._conclude_what_is_due(now, course)
         if self._write_due is not None:
             self._write_unless_held(now, course)
+        self._conclude_what_is_due(now_ms(), course)  # what the writing found
 
     def _reading_due(self) -> int | None:
         if self._read_due is None or self.is_gone:
@@ -207,7 +208,9 @@ class DocumentKeeper:
         if adopted.new:
             self._recorded_due = now
 
-    def _conclude_recorded(self, now: int, course: Course) -> None:
+    def _conclude_what_is_due(self, now: int, course: Course) -> None:
+        if self._recorded_due is None or self._recorded_due > now:
+            return
         self._recorded_due = None
         try:
             found = recorded(self.file.journal, now, is_logged_in=is_logged_in(course), told=self._told)

@@ -99,6 +99,18 @@ def test_what_a_living_server_wrote_is_read_and_not_written(desk: Desk) -> None:
     assert desk.written and "02-loop" in desk.path.read_text()
 
 
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_what_learnpack_wrote_last_is_concluded_at_the_end(desk: Desk, is_noticed: bool) -> None:
+    desk.keeper.handle(now_ms(), COURSE)
+    if is_noticed:
+        desk.learnpack_writes(DOCUMENT)
+    else:
+        desk.path.write_text(DOCUMENT)
+        desk.keeper.changed(now_ms())
+    desk.keeper.finish(now_ms(), COURSE)
+    assert [one.slug for one in desk.concluded if isinstance(one, RunRecorded)] == ["02-loop"]
+
+
 def test_what_could_not_be_made_durable_yet_is_told_once_in_this_life(desk: Desk) -> None:
     desk.is_durable = False
     desk.learnpack_writes(DOCUMENT)
