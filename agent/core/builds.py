@@ -88,7 +88,7 @@ class Builds:
     over by then."""
 
     def __init__(self) -> None:
-        #: Since when (ms) somebody looks: before it, a window may have been opened that nobody saw.
+        #: Since when (ms) somebody looks.
         self.since = 0
         self._ended_at = 0
         self._copies: _Writing | None = None  # by prettier
@@ -127,14 +127,18 @@ class Builds:
 
     def _no_window(self) -> list[Build]:
         copies, self._copies = self._copies, None
-        return [self._failed(copies)] if copies is not None else []
+        return self._failed([copies] if copies is not None else [])
 
-    def _failed(self, one: _Writing) -> Build:
-        if one.last_at <= self._ended_at:
-            return one.without_window("LearnPack ended", None)
-        if one.started_at < self.since + NO_WINDOW_MS:
-            return one.without_window("or before the agent looked", None)
-        return one.without_window("a file of the step could not be parsed", 1)
+    def _failed(self, written: list[_Writing]) -> list[Build]:
+        """What no window followed.  Nothing is said of the first second: its windows may have been opened before
+        somebody looked, or told before the files."""
+        sure = (one for one in written if one.started_at >= self.since + NO_WINDOW_MS)
+        return [
+            one.without_window("LearnPack ended", None)
+            if one.last_at <= self._ended_at
+            else one.without_window("a file of the step could not be parsed", 1)
+            for one in sure
+        ]
 
     def window_opened(self, at: int, built: Preview, evidence: Evidence) -> list[Build]:
         """The preview's window was opened: a build ended.  `built` is what lies there now."""
@@ -171,7 +175,7 @@ class Builds:
         if self._copies is not None and now >= self._copies.last_at + NO_WINDOW_MS:
             over.append(self._copies)
             self._copies = None
-        return [self._failed(one) for one in over]
+        return self._failed(over)
 
     def shift(self, by_ms: int) -> None:
         """The clock was set."""
