@@ -160,7 +160,9 @@ def test_the_watches_of_this_user_s_processes_are_counted(tmp_path: Path) -> Non
         source.watch(str(number), str(tmp_path / str(number)), Interest.NAMES)
     now = machine.used_watches()
     source.close()
-    assert now.watches - before.watches >= 50 and now.instances > before.instances
+    others = [before, machine.used_watches()]  # those of other programs, which come and go
+    assert now.watches - min(one.watches for one in others) >= 50
+    assert now.instances > min(one.instances for one in others)
 
 
 @needs_linux
