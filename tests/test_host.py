@@ -51,6 +51,7 @@ class Idle:
 
     made: list[Idle]
     made_by: Callable[[Idle], object]
+    status_line = "idle"
 
     def __init__(
         self,
