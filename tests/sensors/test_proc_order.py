@@ -24,7 +24,7 @@ from agent.sensors.processes.level import Mailbox
 from agent.sensors.processes.proc_connector import _IN_VAIN, _MOST_NAMED, _PASSING, Connector
 from agent.sensors.processes.proc_socket import EXEC, EXIT
 from agent.sensors.processes.procfs import FOREIGN, Ended, Look, Words
-from agent.sensors.processes.tracking import Tracker
+from agent.sensors.processes.tracking import Tracker, Unread
 from tests.until import until
 
 ROOT = "/course"
@@ -578,7 +578,7 @@ def test_who_could_not_be_read_is_part_of_a_loss(kernel: Kernel, bench: Bench) -
     kernel.execute(FIRST)
     kernel.alive.pop(FIRST)
     kernel.at_ns += 10_000_000
-    bench.tracker.unread[FIRST] = 0
+    bench.tracker.unread[FIRST] = Unread(0)
     kernel.events.capacity = 10
     kernel.run_foreign(20)
     bench.work()

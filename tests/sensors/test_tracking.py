@@ -17,7 +17,7 @@ from agent.sensors.clock import now_ms
 from agent.sensors.course import read_course
 from agent.sensors.processes import tracking
 from agent.sensors.processes.procfs import FOREIGN, Ended, Look, Procfs, Words, has_procfs
-from agent.sensors.processes.tracking import MAX_LEARNED, Finder, Tracker
+from agent.sensors.processes.tracking import MAX_LEARNED, Finder, Tracker, Unread
 from tests.sensors.student import Desk, Seen, make_desk
 
 HOSTILE = "hostile"
@@ -192,6 +192,40 @@ def test_a_program_that_a_shell_became_is_the_shells_process_though_it_was_over_
     assert not seen.exits(11)
 
 
+def told(seen: Seen) -> list[tuple[int, int]]:
+    return [(one.pid, one.parent) for one in seen.of(ProcessExecuted)]
+
+
+def test_a_fork_that_is_over_before_its_parent_is_known_is_no_run_of_its_own(desk: Desk, seen: Seen) -> None:
+    """`$(dirname "$(readlink -f "$0")")`: a subshell has its shell's command line, and executes nothing itself."""
+    reader = Dying(desk, {10: (1, RUN), 11: (10, RUN), 12: (11, ("readlink", "-f", "exercises/01-hello/app.py"))})
+    tracker = Tracker(desk.course, seen.put, reader)
+    tracker.executed(10, now_ms())
+    reader.is_dying = True
+    tracker.executed(12, now_ms())
+    by_looking(tracker)
+    assert 11 not in {pid for pid, _ in told(seen)}
+
+
+@pytest.mark.parametrize("parent", [10, 1], ids=["part of a run", "a run"])
+def test_a_program_that_was_over_before_its_parent_was_known_is_reported_with_its_end(
+    desk: Desk, seen: Seen, parent: int
+) -> None:
+    reader = Dying(desk, {10: (1, RUN), 11: (parent, RUN)})
+    tracker = Tracker(desk.course, seen.put, reader)
+    tracker.executed(10, now_ms())
+    reader.is_dying = True
+    began = now_ms()
+    assert tracker.executed(11, began), "its end is waited for"
+    assert told(seen) == [(10, 1)]
+    assert tracker.is_over(11)
+    tracker.exited_unread(11, parent, began + 40, 3 << 8)
+    assert told(seen) == [(10, 1), (11, parent)]
+    assert [(one.at, one.started_at) for one in seen.executed(11)] == [(began, min(began, reader.at))]
+    assert [(one.at, one.exit_code) for one in seen.exits(11)] == [(began + 40, 3)]
+    assert sorted(tracker.tracked) == [10]
+
+
 def test_shells_nested_a_thousand_deep_do_not_end_a_survey(desk: Desk, seen: Seen) -> None:
     reader = Made(desk, {pid: (pid + 1, ("bash", str(pid))) for pid in range(10, 3000)} | {3000: (1, RUN)})
     Tracker(desk.course, seen.put, reader).survey()
@@ -296,7 +330,7 @@ def test_a_program_that_was_over_before_it_could_be_read_is_said_to_be_missed(
 ) -> None:
     tracker = Tracker(desk.course, seen.put, Made(desk, {10: (1, ("bash",))}))
     tracker.executed(20, 1_000)
-    tracker.exited_unread(20, parent, 1_000 + lived_ms)
+    tracker.exited_unread(20, parent, 1_000 + lived_ms, 0)
     lost = seen.of(EventsLost)
     assert [(one.since, one.at) for one in lost] == ([(1_000, 1_000 + lived_ms)] if is_lost else [])
     assert tracker.unread == {}
@@ -316,7 +350,7 @@ def test_a_program_of_another_user_is_not_missed(desk: Desk, seen: Seen) -> None
     tracker = Tracker(desk.course, seen.put, Foreign(desk, {10: (1, ("bash",))}))
     tracker.executed(20, 1_000)
     assert tracker.unread == {}
-    tracker.unread[20] = 1_000  # it could not be read before it executed that program
+    tracker.unread[20] = Unread(1_000)  # it could not be read before it executed that program
     tracker.executed(20, 1_050)
     assert tracker.unread == {}
     assert seen.all() == []

@@ -213,7 +213,7 @@ class Connector:
         if end.pid in tracker.tracked:
             tracker.exited(end.pid, ms_of_monotonic_ns(end.at_ns), end.status)
         elif end.pid in tracker.unread:
-            tracker.exited_unread(end.pid, end.parent, ms_of_monotonic_ns(end.at_ns))
+            tracker.exited_unread(end.pid, end.parent, ms_of_monotonic_ns(end.at_ns), end.status)
         self._unnamed.pop(end.pid, None)
 
     # the ends

@@ -99,6 +99,15 @@ class Tracked:
         return self.argv == look.words.argv if look.image == 0 else self.image == look.image
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A process that executed a program `at` (ms).  `look` is what could be read, without its parent; None: nothing,
+    5 ms later or more."""
+
+    at: int
+    look: Look | None = None
+
+
 class Tracker:
     """The reported processes by pid.  All methods belong to the sensor's thread.
 
@@ -118,8 +127,8 @@ class Tracker:
         self.put = put
         self.reader = reader
         self.tracked: dict[int, Tracked] = {}
-        #: Processes that told of an exec and could not be read 5 ms later or more: pid -> when (ms).
-        self.unread: dict[int, int] = {}
+        #: Processes that told of an exec and were over before they were read whole, until their exit is told.
+        self.unread: dict[int, Unread] = {}
         self.skipped = 0
         self._log = log
         self._captures = captures if captures is not None else Captures()
@@ -136,7 +145,7 @@ class Tracker:
             if words is None:  # over already
                 if now_ms() - at < _RUN_MS or pid in self.tracked:
                     return False
-                self.unread[pid] = at
+                self.unread[pid] = Unread(at)
                 return True
             self.unread.pop(pid, None)
             if words is FOREIGN:
@@ -145,6 +154,9 @@ class Tracker:
             if not relevant and not self.tracked:
                 return False  # no need to know its parent: an exec storm elsewhere costs half
             look = self.reader.look(pid, words)
+            if look is not None and look.is_over and pid not in self.tracked:
+                self.unread[pid] = Unread(at, look)
+                return True
             if look is not None and self._matters(look, at, relevant):
                 self._report(look, at, found=False, exact=True)
                 return True
@@ -153,16 +165,31 @@ class Tracker:
             self._skip(error)
             return True
 
-    def exited_unread(self, pid: int, parent: int, at: int) -> None:
-        """A process ended that told of an exec but could not be read.  If it lived long enough to be a run, and was
-        started by a process that works in the course, something was missed, and that is said."""
-        began = self.unread.pop(pid)
-        if at - began < _RUN_MS or parent == self._me:
+    def exited_unread(self, pid: int, parent: int, at: int, status: int) -> None:
+        """A process ended that told of an exec but was not read whole.  What was read of it is reported, now that its
+        parent is told.  If nothing was, it lived long enough to be a run, and was started by a process that works in
+        the course, then something was missed, and that is said."""
+        unread = self.unread.pop(pid)
+        if unread.look is not None:
+            self._report_late(unread.at, unread.look, parent)
+            self.exited(pid, at, status)
+            return
+        if at - unread.at < _RUN_MS or parent == self._me:
             return
         words = self._words(parent)
         if parent in self.tracked or (words is not None and words.cwd and self.course.relative(words.cwd) is not None):
-            reason = f"a program that lived {at - began} ms was over before it could be read: the machine is busy"
-            self.put(EventsLost(at, began, SENSOR, reason))
+            reason = f"a program that lived {at - unread.at} ms was over before it could be read: the machine is busy"
+            self.put(EventsLost(at, unread.at, SENSOR, reason))
+
+    def _report_late(self, at: int, look: Look, parent: int) -> None:
+        """Report a process that is over, if it matters.  Its terminal is that of its parent, as far as is known."""
+        above = self._looked(parent)
+        whole = replace(look, parent=parent, on_terminal=above is not None and above.on_terminal, is_over=False)
+        try:
+            if self._matters(whole, at, self._is_relevant(whole.words)):
+                self._report(whole, at, found=False, exact=False)
+        except Exception as error:  # see _skip
+            self._skip(error)
 
     def _words(self, pid: int) -> Words | None:
         try:
@@ -380,6 +407,8 @@ class Tracker:
             if known.is_same(look):
                 return True
             self.exited(look.pid, at, None, exact=False)  # the pid was used again; its exit was not seen
+        if look.is_over:
+            return False  # whose child it was, nobody can say: it may be a part of a run
         if look.parent in self.tracked:
             return True
         if not relevant:
@@ -392,7 +421,7 @@ class Tracker:
         if pid <= 1 or pid in self.tracked or pid == self._me or depth == 0:
             return
         look = self._looked(pid)
-        if look is None or look.parent == self._me:
+        if look is None or look.is_over or look.parent == self._me:
             return
         self._find(look.parent, depth - 1)
         try:
