@@ -18,10 +18,9 @@ from .course import Step
 from .events import Evidence
 from .observations import Preview
 
-#: The window is opened within 5 ms of the last copy (measured); a loaded machine needs more.
+#: An HTML build copies all its files in one go and opens the window within 5 ms of the last (measured); a loaded
+#: machine needs more.  What comes later than this is another build's.
 NO_WINDOW_MS = 1_000
-#: An HTML build copies all its files in one go; a copy that comes later than this is another build's.
-ONE_GO_MS = 500
 #: webpack's window belongs to writes of this age at most, and its page to scripts of this age.
 BUNDLE_MS = 5_000
 _PAGE_MS = 300
@@ -108,8 +107,7 @@ class Builds:
             self._bundles.append(new)
         elif language == "html":
             before = self._copies
-            is_in_one_go = before is not None and at - before.last_at <= ONE_GO_MS and new.slug == before.slug
-            if before is not None and is_in_one_go and name not in before.names:
+            if before is not None and new.slug == before.slug and name not in before.names:
                 self._copies = before.with_one(name, new)
             else:  # prettier writes each file once
                 failures = self._no_window()
@@ -146,8 +144,7 @@ class Builds:
         copies, bundle = self._copies, self._bundles[0] if self._bundles else None
         if copies is not None and (bundle is None or copies.last_at > self._bundles[-1].last_at):
             self._copies = None
-            was_before_end = copies.last_at <= self._ended_at  # what LearnPack did last is read when it is gone
-            over.append(copies.over(min(at, self._ended_at) if was_before_end else at, 0, evidence, built))
+            over.append(copies.over(at, 0, evidence, built))
         elif bundle is not None:
             # webpack's last file is the end for LearnPack too (11 ms off at most); what it says of it comes after that.
             del self._bundles[0]

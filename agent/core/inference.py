@@ -54,6 +54,9 @@ from .sessions import SILENCE_MS, Session, Sessions
 from .steps import EDIT_MS, HINT_MS, Steps
 from .visits import Hint, OpenVisit, Presence
 
+#: So late may a file be read that was written just now, on a loaded machine.
+LATE_MS = 5_000
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -110,6 +113,7 @@ class Inference:
         self._last_seen = kept.last_seen
         self._restored_processes = kept.in_flight
         self._started_at = 0
+        self._learnpack_ended_at: int | None = None
         self._quiet_until = 0  # many steps changed at once until then: no student
 
     @classmethod
@@ -270,6 +274,8 @@ class Inference:
             part.shift(by)
         self._quiet_until += by
         self._started_at += by
+        if self._learnpack_ended_at is not None:
+            self._learnpack_ended_at += by
         if self._gone is not None:
             self._gone = (self._gone[0] + by, self._gone[1])
         if self._last_seen is not None:
@@ -292,13 +298,21 @@ class Inference:
             self._notes.gap(seen.at, seen.at, reason, f"{found.left_out} of them were left out")
         self._queue = found.position
         self.unsaved = True
+        at = self._written_at(seen.at)
         if any(entry.name == "start_exercise" for entry in new) and not any(entry.is_preview for entry in new):
             self._built(self._builds.step_opened())
         for entry in new:
             if not entry.is_preview:
-                self._queue_entry(entry, seen.at, is_baseline)
+                self._queue_entry(entry, at, is_baseline)
             elif seen.at >= self._started_at:  # when a build from before the agent began was, only LearnPack knows
-                self._window_opened(seen)
+                self._window_opened(seen.preview or Preview(), at)
+
+    def _written_at(self, at: int) -> int:
+        """What LearnPack wrote last may be read when it is gone."""
+        ended_at = self._learnpack_ended_at
+        if ended_at is None or self._tree.servers() or at - ended_at > LATE_MS:
+            return at
+        return min(at, ended_at)
 
     def _queue_entry(self, entry: QueueEntry, at: int, is_baseline: bool) -> None:
         step = self._steps.named(entry.slug)
@@ -333,14 +347,13 @@ class Inference:
             step = self._steps.named(seen.built.slug)
             self._built(self._builds.written(step, seen.name, seen.at, seen.built, evidence))
 
-    def _window_opened(self, seen: QueueRead) -> None:
-        built = seen.preview or Preview()
+    def _window_opened(self, built: Preview, at: int) -> None:
         if built.slug is None:
             built = replace(built, slug=self._steps.visits.current())
         words = "LearnPack built the page and opened its preview window (vscode_queue.json got open_window)"
         if built.failed:
             words = "LearnPack opened the preview window on a bundle that throws: a module is missing or can't be built"
-        self._built(self._builds.window_opened(seen.at, built, self._notes.evidence(seen.at, words)))
+        self._built(self._builds.window_opened(at, built, self._notes.evidence(at, words)))
 
     def _built(self, builds: list[Build]) -> None:
         for build in builds:
@@ -393,5 +406,6 @@ class Inference:
                 self._server_down(process, seen.at)
 
     def _server_down(self, server: Process, at: int) -> None:
+        self._learnpack_ended_at = at
         self._builds.server_ended(at)
         self._sessions.server_down(server, at)

@@ -213,12 +213,17 @@ def test_a_failure_waits_for_its_deadline_and_nothing_else_does() -> None:
 
 def test_two_builds_that_failed_one_after_the_other_are_two() -> None:
     # An HTML build writes each file once, so the same name again is another build.
-    seen = [*served("01-page"), wrote(1000, "styles.css"), wrote(1250, "styles.css"), wrote(1900, "solution.hide.html")]
+    seen = [*served("01-page"), wrote(1000, "styles.css"), wrote(1250, "styles.css"), wrote(2300, "solution.hide.html")]
     assert conclude(seen, until=9_000)[2:] == [
         "compile 01-page 1 @1000-1000 learnpack",
         "compile 01-page 1 @1250-1250 learnpack",
-        "compile 01-page 1 @1900-1900 learnpack",
+        "compile 01-page 1 @2300-2300 learnpack",
     ]
+
+
+def test_a_machine_that_stops_in_the_middle_of_a_build_makes_no_two_of_it() -> None:
+    seen = [*served("01-page"), wrote(1000, "index.html"), wrote(1900, "solution.hide.html")]
+    assert conclude(seen, until=9_000)[2:] == ["compile 01-page 1 @1000-1900 learnpack"]
 
 
 def test_a_failed_build_and_one_that_went_well_right_after_it_are_two() -> None:

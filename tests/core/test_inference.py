@@ -7,7 +7,7 @@ import pytest
 from agent.core import events
 from agent.core.codec import from_plain, to_plain
 from agent.core.course import ENTRIES, step_from
-from agent.core.inference import Inference, Settings, Snapshot
+from agent.core.inference import LATE_MS, Inference, Settings, Snapshot
 from agent.core.observations import (
     AgentStarted,
     AgentStopped,
@@ -580,6 +580,17 @@ def test_connection_ended_just_before_the_exit_is_one_end() -> None:
         exited(9000, 10),
     ]
     assert conclude(story) == [*OPENED, "session_end @9000"]
+
+
+def test_what_learnpack_wrote_last_is_read_when_it_is_gone_and_begins_no_session() -> None:
+    story: list[Observation] = [
+        *SERVED,
+        exited(9000, 10),
+        queue(9100, "initializing", "start_exercise 01-hello", "start_exercise 02-js"),
+    ]
+    assert conclude(story) == [*OPENED, "session_end @9000", "open_step 02-js @9000"]
+    later = replace(story[-1], at=9000 + LATE_MS + 1)
+    assert "session_start" in conclude([*story[:-1], later])[-2], "a server that nobody saw"
 
 
 def test_without_a_visible_server_the_queue_tells_start_and_end() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.standin.score import Truth, score
+from tests.standin.score import TOLERANCE_MS, Truth, score
 
 T0 = 1_800_000_000_000
 BUILD = Truth(
@@ -16,6 +16,7 @@ BUILD = Truth(
 
 #: It lasted as long because the machine was slow: what the agent says lies between the two times.
 SPANNED = Truth("compile", "03-app", T0 + 2000, T0 + 3000, 0, span=(T0, T0 + 3100))
+LATE = T0 + 3100 + TOLERANCE_MS + 1
 
 
 def built(**other: Any) -> dict[str, Any]:
@@ -37,8 +38,8 @@ def test_any_of_several_is_right(other: dict[str, Any]) -> None:
     [
         ({"source_code": "else"}, "wrong"),
         ({"source_code": None}, "unknown"),
-        ({"ended_at": T0 + 1000}, "wrong"),
-        ({"started_at": T0 - 1000}, "missed"),
+        ({"ended_at": T0 + 2000 - TOLERANCE_MS - 1}, "wrong"),
+        ({"started_at": T0 - TOLERANCE_MS - 1}, "missed"),
         ({"exit_code": 1}, "wrong"),
     ],
 )
@@ -51,8 +52,8 @@ def test_anything_else_is_wrong(other: dict[str, Any], what: str) -> None:
     [
         ({"started_at": T0 + 100, "ended_at": T0 + 1000}, True),
         ({"started_at": T0 - 51}, False),
-        ({"ended_at": T0 + 3701}, False),
-        ({"started_at": T0 + 3701, "ended_at": T0 + 3701}, False),
+        ({"ended_at": LATE}, False),
+        ({"started_at": LATE, "ended_at": LATE}, False),
     ],
 )
 def test_what_an_action_did_lies_between_its_beginning_and_its_end(other: dict[str, Any], is_perfect: bool) -> None:
@@ -61,5 +62,5 @@ def test_what_an_action_did_lies_between_its_beginning_and_its_end(other: dict[s
 
 def test_a_completion_lies_within_the_action_that_completed() -> None:
     done = built(number=2, id="x-2", event="complete_step")
-    for at, is_perfect in ((T0 + 500, True), (T0 - 51, False), (T0 + 3701, False)):
+    for at, is_perfect in ((T0 + 500, True), (T0 - 51, False), (LATE, False)):
         assert score([built(), {**done, "at": at}], [SPANNED], {"03-app": T0 + 3000}).is_perfect == is_perfect
