@@ -207,6 +207,32 @@ def test_a_fork_that_is_over_before_its_parent_is_known_is_no_run_of_its_own(des
     assert 11 not in {pid for pid, _ in told(seen)}
 
 
+@pytest.mark.parametrize("notice", [by_exec, by_looking, Tracker.survey], ids=["exec", "looking", "survey"])
+def test_what_a_run_leaves_behind_is_no_other_run(desk: Desk, seen: Seen, notice: Callable[[Tracker], None]) -> None:
+    """As daemons are made: the parent forks and ends, the child works on, and has its command line."""
+
+    class Forked(Made):
+        def look(self, pid: int, words: Words | None = None) -> Look | None:
+            look = super().look(pid, words)
+            return replace(look, image=10) if look is not None and pid == 11 else look
+
+    reader = Forked(desk, {10: (1, RUN)})
+    tracker = Tracker(desk.course, seen.put, reader)
+    tracker.executed(10, now_ms())
+    reader.processes = {11: (1, RUN)}
+    tracker.exited(10, now_ms(), 0)
+    if notice is by_exec:
+        reader.processes[12] = (11, ("ls",))
+        tracker.executed(12, now_ms())
+    else:
+        notice(tracker)
+    assert 11 not in {pid for pid, _ in told(seen)}
+    reader.at = now_ms() + 1_000
+    reader.processes = {11: (1, RUN)}
+    by_looking(tracker)
+    assert (11, 1) in told(seen), "where the kernel gives every program the same addresses, a later one is another"
+
+
 @pytest.mark.parametrize("parent", [10, 1], ids=["part of a run", "a run"])
 def test_a_program_that_was_over_before_its_parent_was_known_is_reported_with_its_end(
     desk: Desk, seen: Seen, parent: int

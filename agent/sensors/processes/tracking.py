@@ -7,7 +7,8 @@ skipped and counted; the others are seen as ever.  The memory outlives a change 
 level reported is ended by the next.  How processes are noticed lives in `proc_connector`, `pidfd` and `scan`; how one
 is read in `procfs` and `scan`.
 
-Known to be weak: a process that never executed a program (a fork) is only known once a child of it is reported.
+Known to be weak: a process that never executed a program (a fork) is only known once a child of it is reported, and
+one whose parent was over by then not at all.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ TEXT_BYTES = 256 * 1024
 JUST_STARTED_MS = 2_000
 
 #: `started_at` is known to 5 ms and a file's time to 4 ms: so much later may a file seem to be than the process.
+_START_MS = 5
 _TEXT_SLACK_MS = 20
 
 #: The shortest run that there is: an interpreter takes 10 ms to start (`python -S`: 13).
@@ -135,6 +137,7 @@ class Tracker:
         self._pytest = PytestCaches()
         self._failures: set[str] = set()
         self._unknown: dict[str, None] = {}  # in the order of asking
+        self._images: dict[int, int] = {}  # of the last processes that ended: image -> when (ms)
         self._me = os.getpid()
 
     def executed(self, pid: int, at: int) -> bool:
@@ -237,6 +240,10 @@ class Tracker:
         known = self.tracked.pop(pid, None)
         if known is None:
             return
+        if known.image:
+            self._images[known.image] = at
+            if len(self._images) > MAX_LEARNED:
+                del self._images[next(iter(self._images))]
         exit_code = signal = None
         if status is not None:
             signal = status & 0x7F or None
@@ -308,7 +315,7 @@ class Tracker:
 
         for look in [look for look in looks.values() if matters(look)]:
             parent = looks.get(look.parent)
-            is_fork = parent is not None and parent.words.argv == look.words.argv
+            is_fork = (parent is not None and parent.words.argv == look.words.argv) or self._is_left_behind(look)
             if not is_fork or look.pid in self.tracked:
                 report(look)
         self.put(ProcessesListed(now_ms(), frozenset((pid, one.born) for pid, one in self.tracked.items())))
@@ -397,7 +404,13 @@ class Tracker:
         """Whether a new process still looks like its parent: it has not executed its program yet.  Reported now, a
         child of the LearnPack server would be taken for a second server."""
         parent = self.tracked.get(look.parent)
-        return parent is not None and parent.argv == look.words.argv and look.pid not in self.tracked
+        looks_alike = parent is not None and parent.argv == look.words.argv
+        return (looks_alike or self._is_left_behind(look)) and look.pid not in self.tracked
+
+    def _is_left_behind(self, look: Look) -> bool:
+        """Whether a process that is over had forked this one, as daemons are made: it is no run of its own."""
+        ended_at = self._images.get(look.image)
+        return ended_at is not None and look.started_at <= ended_at + _START_MS
 
     def _matters(self, look: Look, at: int, relevant: bool) -> bool:
         if look.pid == self._me or look.parent == self._me:
@@ -421,7 +434,7 @@ class Tracker:
         if pid <= 1 or pid in self.tracked or pid == self._me or depth == 0:
             return
         look = self._looked(pid)
-        if look is None or look.is_over or look.parent == self._me:
+        if look is None or look.is_over or look.parent == self._me or self._is_left_behind(look):
             return
         self._find(look.parent, depth - 1)
         try:
