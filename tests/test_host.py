@@ -634,6 +634,26 @@ def test_two_quick_signals_are_one(stage: Stage, course: Path, sig: signal.Signa
     assert holder(state_of(agent)) is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are looked at in /proc")
+def test_one_thread_takes_all_signals_and_it_is_not_the_one_that_works(stage: Stage, course: Path) -> None:
+    """A thread that waits for something else would take SIGTERM, tell nobody, and systemd would kill the agent."""
+    agent = stage.agent(course).start()
+    assert agent.process is not None
+    tasks = Path(f"/proc/{agent.process.pid}/task")
+    blocked = {}
+    for task in tasks.iterdir():
+        line = next(one for one in (task / "status").read_text().splitlines() if one.startswith("SigBlk:"))
+        blocked[int(task.name)] = int(line.split()[1], 16)
+    assert len(blocked) >= 4, "main, signals, files, processes"
+    takers = set()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        (taker,) = (task for task, mask in blocked.items() if not mask & 1 << number - 1)
+        takers.add(taker)
+    assert len(takers) == 1
+    assert agent.process.pid not in takers
+    assert agent.stop() == 0
+
+
 def test_signals_from_the_first_moment_of_the_lock_on_do_no_harm(stage: Stage, course: Path) -> None:
     """SIGUSR1 ends a process that does not listen yet."""
     agent = stage.agent(course).start(wait=False)

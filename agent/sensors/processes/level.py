@@ -169,7 +169,7 @@ def spawn_child() -> int:
         [sys.executable, "-S", "-c", f"raise SystemExit({SELF_TEST_CODE})"],
     ):
         try:
-            return os.posix_spawn(command[0], command, {})
+            return os.posix_spawn(command[0], command, {}, setsigmask=())
         except OSError as error:
             reason = error
     raise Refused(f"the self-test could not start a process: {reason.strerror}", passing=True)
