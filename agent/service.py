@@ -74,7 +74,7 @@ _Stop, _Look, _DocumentNoticed = object(), object(), object()
 
 
 class Agent:
-    """One course, watched.  `run` is the loop; `stop` ends it from any thread, `look` makes it ask whether it is over."""
+    """One course, watched.  `run` is the loop; any thread may `stop` it, or make it `look` whether it is over."""
 
     def __init__(
         self,
