@@ -369,6 +369,20 @@ def test_a_fork_that_has_not_executed_its_program_is_not_taken_for_its_parent(de
     student.reap(parent)
 
 
+def test_programs_that_all_have_the_same_addresses_are_told_apart(
+    desk: Desk, student: Student, seen: Seen, watched: ProcessSensor
+) -> None:
+    """As under gdb, and where an admin switched the randomness off for a lesson about buffer overflows."""
+    setarch = shutil.which("setarch") or "/usr/bin/setarch"
+    rerun = f"for i in 1 2 3; do {PYTHON} -S app.py; done; exit 0"
+    (desk.step(0) / "app.py").write_text("import time; time.sleep(0.2)\n")
+    pid = student.start([setarch, "-R", "bash", "-c", rerun], desk.step(0))
+    assert student.reap(pid) == 0
+    seen.exit_of(pid)
+    runs = [one.pid for one in seen.of(ProcessExecuted) if one.argv == (PYTHON, "-S", "app.py")]
+    assert len(set(runs)) == 3
+
+
 def test_a_program_that_renames_itself_has_not_executed_another(desk: Desk, student: Student) -> None:
     perl = shutil.which("perl")
     if perl is None:

@@ -30,6 +30,9 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _CMDLINE_BYTES = 256 * 1024
 _CHUNK = 16 * 1024
 
+#: In the flags of a process whose addresses are random (include/linux/sched.h).
+_PF_RANDOMIZE = 0x00400000
+
 _NO_FILES = ("/dev/pts/", "/dev/null", "/dev/tty")
 
 
@@ -182,8 +185,9 @@ def read_stat(pid: int) -> Stat | None:
     state = fields[0].decode("ascii")
     # Field 52 holds the wait status of a process that has ended, for whoever may read it (its own user).
     status = int(fields[49]) if state in "ZX" and len(fields) > 49 else None
-    # Field 28, the address of the stack's bottom, is random anew at each exec.
-    return Stat(state, int(fields[1]), int(fields[4]), int(fields[19]), int(fields[25]), status)
+    # Field 28, the address of the stack's bottom, is random anew at each exec; gdb and `setarch -R` switch that off.
+    image = int(fields[25]) if int(fields[6]) & _PF_RANDOMIZE else 0
+    return Stat(state, int(fields[1]), int(fields[4]), int(fields[19]), image, status)
 
 
 def wall_ms_of_ticks(born: int) -> int:
