@@ -711,7 +711,12 @@ def test_systemd_is_told_all_of_it_and_in_this_order(call: Call, systemctl: Path
     assert call("stop", "--all")[0] == 0
     assert told() == [f"stop learnpack-agent.target {unit}"]
     assert call("uninstall", course)[:2] == (0, f"{course}: uninstalled\n")
-    assert told() == [f"disable --quiet --now {unit}", "daemon-reload", f"reset-failed {unit}"]
+    assert told() == [
+        f"disable --quiet --now {unit}",
+        "disable --quiet --now learnpack-agent.target",
+        "daemon-reload",
+        f"reset-failed {unit}",
+    ]
 
 
 # --- status --all ---

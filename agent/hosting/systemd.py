@@ -107,6 +107,9 @@ class Systemd:
         for unit in units:
             path = self._drop_in(unit)
             actions += [Remove(path), Remove(os.path.dirname(path))]
+        if {one.name for one in self._installed()} <= set(units) and (written := self._left_over()):
+            actions.append(self._do("disable", "--quiet", *now, TARGET, may_fail=True))
+            actions += map(Remove, written)
         actions += self._reload()
         if self._is_booted:
             actions.append(self._do("reset-failed", *units, may_fail=True))
@@ -145,13 +148,7 @@ class Systemd:
 
     def _installed(self) -> Iterator[Instance]:
         """Those that `install` left, without their state."""
-        try:
-            names = os.listdir(self._etc)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise ManagerError(f"{self._etc}: {error.strerror}") from None
-        for name in names:
+        for name in _names(self._etc):
             unit = name.removesuffix(".d")
             if unit == name or _NAME.fullmatch(unit) is None:
                 continue
@@ -252,6 +249,24 @@ class Systemd:
             )
             actions.append(Write(written, _WRITTEN + content))
         return actions
+
+    def _left_over(self) -> list[str]:
+        """The unit files that `install` wrote, unless somebody enabled one beside the target (a timer)."""
+        names = _names(self._etc)
+        wants = [os.path.join(self._etc, name) for name in names if name.endswith(".wants")]
+        enabled = {name for directory in wants for name in _names(directory)}
+        paths = {name: os.path.join(self._etc, name) for name in names if name.startswith("learnpack-agent")}
+        written = {name: path for name, path in paths.items() if (content_of(path) or b"").startswith(_WRITTEN)}
+        return [] if enabled & written.keys() - {TARGET} else list(written.values())
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ManagerError(f"{directory}: {error.strerror}") from None
 
 
 def _version(release: str) -> tuple[int, ...]:

@@ -199,8 +199,33 @@ def test_to_uninstall_is_to_stop_it_and_to_leave_nothing(desk: Desk) -> None:
     ]
     desk.install(Placement(COURSE, ADA))
     desk.written(desk.manager().uninstall([COURSE]))
-    assert not (desk.etc / f"{UNIT}.d").exists()
+    assert list(desk.etc.iterdir()) == []
+
+
+def test_the_last_agent_takes_the_unit_files_with_it(desk: Desk) -> None:
+    other, own = "/home/ada/other", desk.etc / "learnpack-agent-own.service"
+    own.write_text("[Service]\nExecStart=/bin/true\n")
+    desk.install(Placement(COURSE, ADA), Placement(other, ADA))
+    desk.written(desk.manager().uninstall([COURSE]))
+    assert (desk.etc / TARGET).exists()
+    plan = desk.manager().uninstall([other])
+    removed = [line.replace("write", "remove") for line in ALL_UNITS]
+    assert told(desk, plan)[3:-2] == [f"systemctl disable --quiet --now {TARGET} or not", *removed]
+    desk.written(plan)
+    assert list(desk.etc.iterdir()) == [own]
+
+
+def test_a_timer_that_somebody_enabled_keeps_the_unit_files(desk: Desk) -> None:
+    desk.install(Placement(COURSE, ADA))
+    for directory, name in (
+        ("multi-user.target.wants", TARGET),
+        ("timers.target.wants", "learnpack-agent-discover.timer"),
+    ):
+        (desk.etc / directory).mkdir()
+        (desk.etc / directory / name).symlink_to(desk.etc / name)
+    desk.written(desk.manager().uninstall([COURSE]))
     assert desk.manager().instances() == []
+    assert {f"write {name}" for name in os.listdir(desk.etc)} >= set(ALL_UNITS)
 
 
 def test_an_admins_own_settings_for_a_course_outlive_its_agent(desk: Desk) -> None:
