@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Stage
 from tests.standin.agent import count
+from tests.standin.courses import LASTS
 from tests.standin.toolbox import Toolbox
 from tests.until import until
 
@@ -36,7 +37,7 @@ def test_what_is_done_while_the_disk_is_full_is_written_when_it_has_room_again(
     (course / "exercises" / "01-a").mkdir(parents=True)
     (course / ".learn").mkdir()
     (course / "learn.json").write_text("{}")
-    (course / "exercises" / "01-a" / "app.py").write_text("import time\ntime.sleep(0.25)\n")
+    (course / "exercises" / "01-a" / "app.py").write_text(LASTS)
     (small_disk / "state").mkdir()
     (tmp_path / "state").symlink_to(small_disk / "state")  # the log lies beside it, on the disk that has room
     stage = Stage(toolbox, tmp_path)

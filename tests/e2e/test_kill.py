@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import Stage
 from tests.standin.agent import Event, was_too_short
-from tests.standin.courses import PYTHON, make_course
+from tests.standin.courses import LASTS, PYTHON, make_course
 from tests.until import until
 
 KILLS = int(os.environ.get("LEARNPACK_TEST_KILLS", "20"))
@@ -28,7 +28,7 @@ SEED = int(os.environ.get("LEARNPACK_TEST_SEED", "0")) or random.randrange(1, 1_
 #: promise is milliseconds.
 MARGIN_MS = 500
 #: On a busy machine a program of 20 ms can be over before the agent can read it, which it then says.
-LASTS = "import time\ntime.sleep(0.1)\n"
+A_LITTLE = "import time\ntime.sleep(0.1)\n"
 
 pytestmark = pytest.mark.timeout(300 + 10 * KILLS)
 
@@ -47,15 +47,17 @@ class Work:
         number = 0
         while not self.stopping.wait(0.05):
             number += 1
-            slug = slugs[number // 5 % len(slugs)]
-            text = f"# run {number}\nprint({number})\n{LASTS}"
-            (self.course / f"exercises/{slug}/app.py").write_text(text)
-            began = time.time_ns() // 1_000_000
-            command = ["python", f"exercises/{slug}/app.py"]
-            subprocess.run(
-                command, cwd=self.course, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
-            self.runs.append((text, began, time.time_ns() // 1_000_000))
+            self.run(slugs[number // 5 % len(slugs)], f"# run {number}\nprint({number})\n{A_LITTLE}")
+        self.run("01-hello", f"print('last')\n{LASTS}")
+
+    def run(self, slug: str, text: str) -> None:
+        (self.course / f"exercises/{slug}/app.py").write_text(text)
+        began = time.time_ns() // 1_000_000
+        command = ["python", f"exercises/{slug}/app.py"]
+        subprocess.run(
+            command, cwd=self.course, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        self.runs.append((text, began, time.time_ns() // 1_000_000))
 
     def runs_since(self, at: int) -> int:
         return sum(began >= at for _, began, _ in self.runs)

@@ -375,7 +375,7 @@ def test_programs_that_all_have_the_same_addresses_are_told_apart(
     """As under gdb, and where an admin switched the randomness off for a lesson about buffer overflows."""
     setarch = shutil.which("setarch") or "/usr/bin/setarch"
     rerun = f"for i in 1 2 3; do {PYTHON} -S app.py; done; exit 0"
-    (desk.step(0) / "app.py").write_text("import time; time.sleep(0.2)\n")
+    (desk.step(0) / "app.py").write_text("import time; time.sleep(0.4)\n")
     pid = student.start([setarch, "-R", "bash", "-c", rerun], desk.step(0))
     assert student.reap(pid) == 0
     seen.exit_of(pid)
