@@ -385,7 +385,7 @@ def test_beside_a_server_that_never_answers_the_end_keeps_its_bound_and_the_next
     began = time.monotonic()
     assert agent.stop() == 0, agent.log
     took = time.monotonic() - began
-    assert took < 4.0 + 4.0, f"{took} s: 4 s for the last try, and what the end takes on a busy machine"
+    assert took < 4.0 + 2.5, f"{took} s: 4 s for the last try, and what the end takes on a busy machine"
     assert failing.received, "the document was tried at the end"
     for one in (dead, failing):
         one.cut()

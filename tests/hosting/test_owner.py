@@ -195,11 +195,11 @@ def test_an_endless_answer_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_child_that_leaves_a_program_behind_does_not_hold_up_the_answer_for_ever() -> None:
     def leave() -> bytes:
         if os.fork() == 0:
-            time.sleep(12)  # holds the pipe open
+            time.sleep(3)  # holds the pipe open
             os._exit(0)
         return b"an answer"
 
     began = time.monotonic()
     with pytest.raises(ManagerError):
         as_user(SPARE, leave, 0.5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 2.5

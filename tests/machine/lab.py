@@ -18,8 +18,6 @@ UNITS = "/etc/systemd/system"
 STEPS = ("01-hello", "02-loop")
 #: Long enough to be seen without process events.
 PROGRAM = "import time\ntime.sleep(0.4)\n"
-#: What a stop may take.
-STOP_S = 2.0
 #: For a busy machine: what is promised about the time until something is recorded is tested elsewhere.
 PATIENCE_S = 40.0
 
@@ -143,19 +141,6 @@ class Lab(Machine):
     def seconds(self, unit: str, name: str) -> float:
         """A moment, as systemd noted it."""
         return int(self.show(unit, f"{name}TimestampMonotonic")) / 1e6
-
-    def fastest_stop(self, course: str) -> float:
-        """Stops it; returns how long that took (s).  Where it was long it is tried twice more, and the least counts: a
-        processor of a virtual machine may stand still."""
-        unit = self.unit(course)
-        took: list[float] = []
-        while len(took) < 3 and not (took and min(took) < STOP_S):
-            if took:
-                self.run("systemctl", "start", unit)
-                self.until_running(course)
-            self.run("systemctl", "stop", unit)
-            took.append(self.seconds(unit, "InactiveEnter") - self.seconds(unit, "ActiveExit"))
-        return min(took)
 
     def pid(self, course: str) -> int:
         return int(self.show(self.unit(course), "MainPID"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.machine.lab import STEPS, STOP_S, Lab
+from tests.machine.lab import STEPS, Lab
 from tests.until import until
 
 WATCHDOG_S = 4
@@ -58,8 +58,7 @@ def test_an_agent_that_is_killed_is_back_after_the_restart_delay_and_nothing_is_
         lab.run("kill", "-KILL", str(pid))
         until(lambda: lab.pid(course) not in (0, pid) and lab.show(unit, "ActiveState") == "active", every=0.05)
         assert lab.show(unit, "NRestarts") == "1"
-        assert lab.show(unit, "RestartUSec") == "2s"
-        assert lab.seconds(unit, "ExecMainStart") - lab.seconds(unit, "ActiveExit") >= 2.0
+        assert 2.0 <= lab.seconds(unit, "ExecMainStart") - lab.seconds(unit, "ActiveExit") < 3.0
     lab.until_recorded(course, "compile", 2)
     bob.works(course)
     events = lab.until_recorded(course, "compile", 3)
@@ -105,7 +104,8 @@ def test_a_stop_takes_less_than_two_seconds_and_closes_the_session(lab: Lab) -> 
     dee.works(course)
     lab.until_recorded(course, "compile")
     unit = lab.unit(course)
-    assert lab.fastest_stop(course) < STOP_S
+    lab.run("systemctl", "stop", unit)
+    assert lab.seconds(unit, "InactiveEnter") - lab.seconds(unit, "ActiveExit") < 2.0
     assert lab.show(unit, "Result") == "success"
     assert lab.kinds(course)[-1] == "session_end"
     document = json.loads(lab.read(f"{course}/.learn/telemetry.json"))
