@@ -19,7 +19,7 @@ from tests.standin.toolbox import base_python, needs_node
 APP = "exercises/{}/app.py"
 LONG = "import time\nprint('GO', flush=True)\ntime.sleep(300)\n"
 #: On a busy machine a program of 20-40 ms can be over before the agent can read it, which it then says.
-A_LITTLE = "import time\ntime.sleep(0.25)\n"
+A_LITTLE = "import time\ntime.sleep(0.1)\n"
 #: So many lines may be typed once more because of that.
 AGAIN = 3
 

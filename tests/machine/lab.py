@@ -17,7 +17,7 @@ AGENT = "learnpack-agent"
 UNITS = "/etc/systemd/system"
 STEPS = ("01-hello", "02-loop")
 #: Long enough to be seen without process events.
-PROGRAM = "import time\ntime.sleep(0.4)\n"
+PROGRAM = "import time\ntime.sleep(0.3)\n"
 #: For a busy machine: what is promised about the time until something is recorded is tested elsewhere.
 PATIENCE_S = 40.0
 

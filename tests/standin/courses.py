@@ -38,9 +38,8 @@ test('it says {word}', () => {{
 }});
 """
 
-#: A program that lasts long enough for any process sensor, for tests that are about something else.  (Under a virtual
-#: machine a processor may stand still for 0.3 s, with the sensor's thread on it, while the other runs the program.)
-LASTS = "import time\ntime.sleep(0.4)\n"
+#: A program that lasts long enough for any process sensor, for tests that are about something else.
+LASTS = "import time\ntime.sleep(0.25)\n"
 
 _STUB = "# your code here\n"
 _JS_STUB = "// your code here\n"
