@@ -53,6 +53,7 @@ def run(
     os.makedirs(directory, mode=0o700, exist_ok=True)
     # Whoever sees the lock may send it, and until somebody listens it would end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # also where whoever started us ignored it
     host = Host(course, config, directory, reload, record)
     if is_only and (pid := agent_before(os.path.join(directory, LOCK))) is not None:
         raise AlreadyRunning(pid)

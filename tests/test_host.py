@@ -654,6 +654,22 @@ def test_one_thread_takes_all_signals_and_it_is_not_the_one_that_works(stage: St
     assert agent.stop() == 0
 
 
+def test_what_the_caller_ignores_is_ignored_but_commands_are_heard(stage: Stage, course: Path) -> None:
+    """As nohup leaves SIGHUP; SIGUSR1 is what `pause` sends."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGUSR1)}
+    try:
+        agent = stage.agent(course).start()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGHUP)
+    say(agent, "pause")
+    silent(agent)
+    assert "was read again" not in agent.log
+    assert agent.stop() == 0
+
+
 def test_signals_from_the_first_moment_of_the_lock_on_do_no_harm(stage: Stage, course: Path) -> None:
     """SIGUSR1 ends a process that does not listen yet."""
     agent = stage.agent(course).start(wait=False)
