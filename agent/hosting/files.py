@@ -40,6 +40,16 @@ def content_of(path: str) -> bytes | None:
         return None
 
 
+def names_in(directory: str) -> list[str]:
+    """In their order; none where there is no such directory.  Raises ManagerError where it can't be read."""
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ManagerError(f"{directory}: {error.strerror}") from None
+
+
 def why_not_for_all(path: str) -> str | None:
     """Why this program of root's is none for everybody: somebody else could make another of it, or can't run it.  None:
     it is one."""

@@ -23,7 +23,7 @@ import plistlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from .files import content_of
+from .files import content_of, names_in
 from .manager import Action, Instance, ManagerError, Owner, Placement, Remove, Run, State, Verb, Write
 
 PREFIX = "learnpack-agent."
@@ -169,12 +169,7 @@ class Launchd:
 
     def instances(self) -> list[Instance]:
         directory = os.path.dirname(self._plist_of("/"))
-        try:
-            names = [name for name in os.listdir(directory) if name.startswith(PREFIX) and name.endswith(".plist")]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise ManagerError(f"{directory}: {error.strerror}") from None
+        names = [name for name in names_in(directory) if name.startswith(PREFIX) and name.endswith(".plist")]
         return sorted((self._instance(os.path.join(directory, name)) for name in names), key=lambda one: one.course)
 
     def log_command(self, course: str | None, *, follow: bool, lines: int) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from .actions import run
-from .files import PACKAGED, content_of
+from .files import PACKAGED, content_of, names_in
 from .manager import Action, Instance, ManagerError, Placement, Remove, Run, State, Verb, Write
 
 TEMPLATE = "learnpack-agent@.service"
@@ -148,7 +148,7 @@ class Systemd:
 
     def _installed(self) -> Iterator[Instance]:
         """Those that `install` left, without their state."""
-        for name in _names(self._etc):
+        for name in names_in(self._etc):
             unit = name.removesuffix(".d")
             if unit == name or _NAME.fullmatch(unit) is None:
                 continue
@@ -240,7 +240,7 @@ class Systemd:
             if self._program == PACKAGED and any(
                 os.path.exists(os.path.join(directory, name)) for directory in self._vendor
             ):
-                if (content_of(written) or b"").startswith(_WRITTEN):  # before there was a package; it would win
+                if _is_written(written):  # before there was a package; it would win
                     actions.append(Remove(written))
                 continue
             program = quoted(self._program, is_program=True).encode()
@@ -252,21 +252,17 @@ class Systemd:
 
     def _left_over(self) -> list[str]:
         """The unit files that `install` wrote, unless somebody enabled one beside the target (a timer)."""
-        names = _names(self._etc)
+        names = names_in(self._etc)
         wants = [os.path.join(self._etc, name) for name in names if name.endswith(".wants")]
-        enabled = {name for directory in wants for name in _names(directory)}
-        paths = {name: os.path.join(self._etc, name) for name in names if name.startswith("learnpack-agent")}
-        written = {name: path for name, path in paths.items() if (content_of(path) or b"").startswith(_WRITTEN)}
-        return [] if enabled & written.keys() - {TARGET} else list(written.values())
+        enabled = {name for directory in wants for name in names_in(directory)}
+        written = {name: os.path.join(self._etc, name) for name in names if name.startswith("learnpack-agent")}
+        written = {name: path for name, path in written.items() if _is_written(path)}
+        return [] if (enabled & written.keys()) - {TARGET} else list(written.values())
 
 
-def _names(directory: str) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ManagerError(f"{directory}: {error.strerror}") from None
+def _is_written(path: str) -> bool:
+    """Whether `install` wrote this unit file."""
+    return (content_of(path) or b"").startswith(_WRITTEN)
 
 
 def _version(release: str) -> tuple[int, ...]:
