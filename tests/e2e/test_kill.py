@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import Stage
 from tests.standin.agent import Event, was_too_short
-from tests.standin.courses import LASTS, PYTHON, make_course
+from tests.standin.courses import A_LITTLE, LASTS, PYTHON, make_course
 from tests.until import until
 
 KILLS = int(os.environ.get("LEARNPACK_TEST_KILLS", "20"))
@@ -27,8 +27,6 @@ SEED = int(os.environ.get("LEARNPACK_TEST_SEED", "0")) or random.randrange(1, 1_
 #: A run that ended so long before the kill must have been written down, or three times what the slowest run took.  The
 #: promise is milliseconds.
 MARGIN_MS = 500
-#: On a busy machine a program of 20 ms can be over before the agent can read it, which it then says.
-A_LITTLE = "import time\ntime.sleep(0.1)\n"
 
 pytestmark = pytest.mark.timeout(300 + 10 * KILLS)
 

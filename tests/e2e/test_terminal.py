@@ -11,16 +11,14 @@ import pytest
 
 from tests.conftest import Stage
 from tests.standin.agent import Agent, Event, count, was_too_short
-from tests.standin.courses import JAVASCRIPT, LASTS, PYTHON, make_course
+from tests.standin.courses import A_LITTLE, JAVASCRIPT, LASTS, PYTHON, make_course
 from tests.standin.score import Truth, assert_perfect, shown
 from tests.standin.student import Student, Typed
 from tests.standin.toolbox import base_python, needs_node
 
 APP = "exercises/{}/app.py"
 LONG = "import time\nprint('GO', flush=True)\ntime.sleep(300)\n"
-#: On a busy machine a program of 20-40 ms can be over before the agent can read it, which it then says.
-A_LITTLE = "import time\ntime.sleep(0.1)\n"
-#: So many lines may be typed once more because of that.
+#: So many lines may be typed once more because their program was over before the agent could read it, as it then says.
 AGAIN = 3
 
 

@@ -30,7 +30,7 @@ import pytest
 
 from tests.conftest import Stage
 from tests.standin.agent import Agent, Event, was_too_short
-from tests.standin.courses import PYTHON, WEB, make_course
+from tests.standin.courses import A_LITTLE, PYTHON, WEB, make_course
 from tests.standin.learnpack import LearnPack
 from tests.standin.score import shown
 from tests.standin.telemetry_file import identities, now_ms
@@ -43,8 +43,6 @@ MARGIN_MS = 700
 SAME_MS = 600
 #: So long after its death a server starts again, if the agent was up all the while: it has to mend the file first.
 START_SECONDS = 60.0
-#: On a busy machine a program of 20 ms can be over before the agent can read it, which it then says.
-LASTS = "import time\ntime.sleep(0.1)\n"
 
 PROGRAMS = ("01-hello", "02-sum", "07-free")
 PAGE = "08-page"
@@ -139,7 +137,7 @@ class Work:
 
     def save_program(self, server: LearnPack | None, number: int) -> tuple[str, str]:
         slug = self.moments.choice(PROGRAMS)
-        text = f"# run {number}\nprint({number})\n{LASTS}"
+        text = f"# run {number}\nprint({number})\n{A_LITTLE}"
         if server is None:
             (self.course / f"exercises/{slug}/app.py").write_text(text)
         else:

@@ -40,6 +40,8 @@ test('it says {word}', () => {{
 
 #: A program that lasts long enough for any process sensor, for tests that are about something else.
 LASTS = "import time\ntime.sleep(0.25)\n"
+#: On a busy machine a program of 20-40 ms can be over before the agent can read it, which it then says.
+A_LITTLE = "import time\ntime.sleep(0.1)\n"
 
 _STUB = "# your code here\n"
 _JS_STUB = "// your code here\n"
